@@ -1,0 +1,38 @@
+"""The names one may choose. Being listed here means being tested; nothing heavy is imported."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from pump_ml.errors import UnknownNameError
+
+SOURCES: Mapping[str, str] = {
+    "simulated": "pump_ml.sources.simulated:SimulatedSource",
+    "files": "pump_ml.sources.files:FilesSource",
+}
+
+PROBLEMS: Mapping[str, str] = {
+    "diagnosis": "conf/problems/diagnosis.yaml",
+    "rul": "conf/problems/rul.yaml",
+}
+
+FAMILIES: Mapping[str, str] = {
+    "baseline": "pump_ml.models.baseline:Baseline",
+    "xgb": "pump_ml.models.xgb:Xgb",
+    "cnn1d": "pump_ml.models.cnn1d:Cnn1d",
+    "gru": "pump_ml.models.gru:Gru",
+}
+
+PRESETS = ("quick", "standard", "full")
+
+
+def load(kind: str, entries: Mapping[str, str], name: str) -> Any:
+    """Import the object behind `name`.
+
+    Raises:
+        UnknownNameError: `entries` has no such name; the message lists the ones it has.
+    """
+    if name not in entries:
+        raise UnknownNameError(kind, name, entries)
+    module, attribute = entries[name].split(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,140 @@
+"""Scorecards: how good answers are, target by target, and the pictures that explain it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pump_ml import metrics
+from pump_ml.errors import DataError, LeakError
+from pump_ml.problems import Problem, Target
+from pump_ml.schema import ASSET, KEYS
+
+Values = dict[str, dict[str, float]]
+"""Target -> metric -> value."""
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """What a family's answers are worth on one set of rows.
+
+    Args:
+        family: who answered.
+        rows: how many rows were judged.
+        values: each target's metrics over all rows.
+        by_asset: the target's own metric for each asset.
+        by_mode: the same for each fault mode; empty where the problem names none.
+        passed: whether each target reached its threshold; None where there is no threshold.
+    """
+
+    family: str
+    rows: int
+    values: Values
+    by_asset: dict[str, dict[str, float]]
+    by_mode: dict[str, dict[str, float]]
+    passed: dict[str, bool | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON report."""
+        return asdict(self)
+
+    def headline(self, problem: Problem) -> dict[str, float]:
+        """Each target's own metric."""
+        return {target.name: self.values[target.name][target.metric] for target in problem.targets}
+
+
+def judge(family: str, answers: pd.DataFrame, truth: pd.DataFrame, problem: Problem) -> Scorecard:
+    """Compare answers with the truth at the same asset, run and time.
+
+    Args:
+        family: who answered.
+        answers: key columns and a column a target.
+        truth: the same, with the labels; its rows are the ones to judge, and each must have been answered.
+        problem: targets and metrics.
+
+    Raises:
+        DataError: a row of `truth` has no answer, or there are no rows.
+    """
+    if truth.empty:
+        raise DataError("there are no rows to judge; expected at least one window of a test asset")
+    names = [target.name for target in problem.targets]
+    joined = truth.merge(answers[[*KEYS, *names]], on=list(KEYS), how="left", suffixes=("", "_answer"), validate="1:1")
+    if unanswered := int(joined[[f"{name}_answer" for name in names]].isna().any(axis=1).sum()):
+        raise DataError(f"{family} left {unanswered} of {len(truth)} rows without an answer")
+    values = {target.name: _measure(joined, target, every=True) for target in problem.targets}
+    return Scorecard(
+        family=family,
+        rows=len(joined),
+        values=values,
+        by_asset=_by(joined, ASSET, problem),
+        by_mode=_by(joined, problem.mode, problem) if problem.mode else {},
+        passed={
+            target.name: None
+            if target.threshold is None
+            else metrics.get(target.metric).passes(values[target.name][target.metric], target.threshold)
+            for target in problem.targets
+        },
+    )
+
+
+def _measure(rows: pd.DataFrame, target: Target, *, every: bool) -> dict[str, float]:
+    true, predicted = rows[target.name], rows[f"{target.name}_answer"]
+    if target.kind == "classes":
+        true, predicted = true.astype(str), predicted.astype(str)
+    names = (target.metric, *(target.more_metrics if every else ()))
+    return {name: metrics.get(name)(true.to_numpy(), predicted.to_numpy()) for name in names}
+
+
+def _by(rows: pd.DataFrame, column: str, problem: Problem) -> dict[str, dict[str, float]]:
+    return {
+        str(group): {t.name: _measure(members, t, every=False)[t.metric] for t in problem.targets}
+        for group, members in rows.groupby(column)
+    }
+
+
+def as_learnt(labels: pd.DataFrame, problem: Problem) -> pd.DataFrame:
+    """Labels as training and validation see them: cut at each target's cap."""
+    caps = {target.name: target.train_cap for target in problem.targets if target.train_cap is not None}
+    return labels.assign(**{name: labels[name].clip(upper=cap) for name, cap in caps.items()})
+
+
+def refuse_known_assets(fitted: tuple[str, ...], judged: pd.DataFrame) -> None:
+    """Refuse to judge a model on an asset that anything in it, a scaler included, was fitted on.
+
+    Raises:
+        LeakError: there is such an asset.
+    """
+    if known := sorted(set(fitted) & set(judged[ASSET])):
+        raise LeakError(
+            f"the model was fitted on {len(known)} of the assets it is to be judged by ({', '.join(known[:5])}"
+            f"{' …' if len(known) > 5 else ''}); fit scalers and models on the training part only"
+        )
+
+
+def naive_answers(train: pd.DataFrame, rows: pd.DataFrame, problem: Problem) -> pd.DataFrame:
+    """The same answer for every row: the commonest class, the median (for MAE) or the mean of the training labels."""
+    columns: dict[str, Any] = {}
+    for target in problem.targets:
+        labels = train[target.name]
+        if target.kind == "classes":
+            columns[target.name] = labels.astype(str).mode().iloc[0]
+        else:
+            capped = labels if target.train_cap is None else labels.clip(upper=target.train_cap)
+            columns[target.name] = float(capped.median() if target.metric == "mae" else capped.mean())
+    return rows[list(KEYS)].assign(**columns)
+
+
+def relative_error(values: dict[str, float], allowed: dict[str, float], problem: Problem) -> float:
+    """Error over allowed error, averaged over the targets: below 1 is inside, and lower is better.
+
+    Args:
+        values: each target's own metric.
+        allowed: what each metric may be: the thresholds, or the baseline's values.
+        problem: targets.
+    """
+    ratios = []
+    for target in problem.targets:
+        metric = metrics.get(target.metric)
+        ratios.append(metric.shortfall(values[target.name]) / max(metric.shortfall(allowed[target.name]), 1e-9))
+    return float(np.mean(ratios))

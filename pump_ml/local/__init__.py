@@ -1,0 +1,5 @@
+"""The local stack behind ``make run``, ``make ui`` and ``make stop``: Airflow and MLflow as child processes.
+
+`commands` is what the command line calls; `stack` starts and stops, `supervisor` is the process that holds the
+components together, `processes` finds them, `airflow_api` and `progress` follow a DAG run.
+"""

@@ -1,0 +1,160 @@
+"""What a family and a predictor are. A family is its hyper-parameters, frozen; a predictor is what it has learnt."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pump_ml import catalog
+from pump_ml.errors import ConfigurationError
+from pump_ml.problems import Problem
+from pump_ml.schema import COMMISSIONING, KEYS
+from pump_ml.windows import Windows, make_windows
+
+Array = NDArray[np.float64]
+Answers = dict[str, Array]
+"""For each target: values ``(windows,)``, or probabilities ``(windows, classes)`` in the order of the target's classes."""
+Watch = Callable[[int, Mapping[str, float]], None]
+"""Called with a step (epoch, tree) and the metrics there, while a family learns."""
+
+FORMAT = 1
+"""Version of the folder that a predictor is saved as."""
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A kind of model, with its hyper-parameters."""
+
+    name: ClassVar[str]
+    inputs: ClassVar[Literal["readings", "waveform"]]
+    predictor: ClassVar[type["Predictor"]]
+    requires: ClassVar[tuple[str, ...]]
+    """Packages that its artifact needs beside the core's."""
+
+    def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> "Predictor":
+        """Learn from `train`; `validation` may stop the learning but is never learnt from."""
+        ...
+
+
+class Predictor(ABC):
+    """Answers every target of a problem from raw readings. Windows, scaler and model travel together.
+
+    Args:
+        problem: what is asked.
+        sensors: the columns it learnt from.
+        assets: the assets whose rows anything in it was fitted on, validation included.
+    """
+
+    family: ClassVar[str]
+
+    def __init__(self, problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]) -> None:
+        self.problem, self.sensors, self.assets = problem, sensors, assets
+
+    @abstractmethod
+    def answer(self, windows: Windows) -> Answers:
+        """Answers for windows that are cut already."""
+
+    @abstractmethod
+    def save_state(self, folder: Path) -> dict[str, Any]:
+        """Write the model's files; return what else it needs, JSON."""
+
+    @classmethod
+    @abstractmethod
+    def load_state(
+        cls, folder: Path, state: dict[str, Any], problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]
+    ) -> Self:
+        """The predictor that `save_state` wrote."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of readings that `predict` needs."""
+        return (*KEYS, *((COMMISSIONING,) if self.problem.reference else ()), *self.sensors)
+
+    def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
+        """One row a run, for its last window.
+
+        Args:
+            readings: raw readings with `columns`; others are not looked at.
+
+        Returns:
+            ``asset_id, run_id, time``, a column a target, and ``TARGET_p_CLASS`` for the probabilities of classes.
+
+        Raises:
+            DataError: a column is missing or a reading is not finite.
+        """
+        return self.table(make_windows(readings[[c for c in self.columns if c in readings]], self.problem, self.sensors,
+                                       which="last"))  # fmt: skip
+
+    def table(self, windows: Windows) -> pd.DataFrame:
+        """The answers for `windows` as a frame, see `predict`."""
+        answers = self.answer(windows)
+        columns: dict[str, Any] = {}
+        for target in self.problem.targets:
+            answer = np.asarray(answers[target.name], dtype=np.float64)
+            if target.kind == "classes":
+                columns[target.name] = np.array(target.classes)[answer.argmax(axis=1)]
+                columns |= {f"{target.name}_p_{name}": answer[:, i] for i, name in enumerate(target.classes)}
+            else:
+                columns[target.name] = np.clip(answer, target.low, target.high)
+        return windows.rows.assign(**columns)
+
+    def save(self, folder: Path) -> None:
+        """Write the predictor to an empty folder."""
+        state = self.save_state(folder)
+        content = {
+            "format": FORMAT,
+            "family": self.family,
+            "problem": self.problem.model_dump(mode="json"),
+            "sensors": self.sensors,
+            "assets": self.assets,
+            "state": state,
+        }
+        (folder / "predictor.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def load_predictor(folder: Path) -> Predictor:
+    """The predictor that `Predictor.save` wrote.
+
+    Raises:
+        ConfigurationError: the folder was written by a version whose format this one does not know.
+    """
+    content = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))
+    if content["format"] != FORMAT:
+        raise ConfigurationError(f"{folder}: format {content['format']}, expected {FORMAT}; train the model again")
+    family: Any = catalog.load("family", catalog.FAMILIES, content["family"])
+    predictor: type[Predictor] = family.predictor
+    return predictor.load_state(
+        folder,
+        content["state"],
+        Problem.model_validate(content["problem"]),
+        tuple(content["sensors"]),
+        tuple(content["assets"]),
+    )
+
+
+def class_codes(values: pd.Series, classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """Labels as positions in `classes`.
+
+    Raises:
+        ConfigurationError: a label is not among the problem's classes.
+    """
+    text = values.astype(str)
+    if strange := sorted(set(text) - set(classes)):
+        raise ConfigurationError(f"{values.name}: {', '.join(strange)} is not among the classes {', '.join(classes)}")
+    return text.map({name: code for code, name in enumerate(classes)}).to_numpy(dtype=np.int64)
+
+
+def training_values(windows: Windows, target: Any) -> Array:
+    """A regression target as a family learns it: float64, cut at the target's cap."""
+    values = windows.labels[target.name].to_numpy(dtype=np.float64)
+    return values if target.train_cap is None else np.minimum(values, target.train_cap)
+
+
+def fitted_assets(*parts: Windows) -> tuple[str, ...]:
+    """The assets of these windows, for `Predictor.assets`."""
+    return tuple(sorted({asset for part in parts for asset in part.rows["asset_id"].unique()}))

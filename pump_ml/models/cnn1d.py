@@ -1,0 +1,67 @@
+"""One-dimensional convolutional network over readings: a shared trunk, a head a target."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from keras import layers
+
+from pump_ml.models import Predictor, Watch
+from pump_ml.models.keras_fit import NetworkPredictor, fit_network
+from pump_ml.problems import Problem
+from pump_ml.windows import Windows
+
+
+class Cnn1dPredictor(NetworkPredictor):
+    """What `Cnn1d` learnt."""
+
+    family: ClassVar[str] = "cnn1d"
+
+
+@dataclass(frozen=True)
+class Cnn1d:
+    """A pointwise layer that mixes sensors, residual convolutions along time, the mean over time, two dense layers.
+
+    Args:
+        filters: channels of the trunk.
+        kernel: readings a convolution looks at.
+        blocks: residual convolutions.
+        dense: width of the dense layers.
+        dropout: share of features that a training step leaves out.
+        epochs: most epochs.
+        batch: windows in a batch.
+        rate: learning rate.
+        decay: weight decay.
+        patience: epochs without a better validation loss before it stops.
+    """
+
+    filters: int = 96
+    kernel: int = 5
+    blocks: int = 1
+    dense: int = 128
+    dropout: float = 0.1
+    epochs: int = 60
+    batch: int = 32
+    rate: float = 2e-3
+    decay: float = 2e-2
+    patience: int = 18
+
+    name: ClassVar[str] = "cnn1d"
+    inputs: ClassVar[Literal["readings", "waveform"]] = "readings"
+    predictor: ClassVar[type[Predictor]] = Cnn1dPredictor
+    requires: ClassVar[tuple[str, ...]] = ("keras", "tensorflow-cpu")
+
+    def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
+        """See `pump_ml.models.keras_fit.fit_network`."""
+        return fit_network(
+            Cnn1dPredictor, self._trunk, train, validation, problem, seed=seed, watch=watch, epochs=self.epochs,
+            batch=self.batch, rate=self.rate, decay=self.decay, patience=self.patience,
+        )  # fmt: skip
+
+    def _trunk(self, inputs: Any) -> Any:
+        x = layers.Conv1D(self.filters, 1, activation="swish")(inputs)
+        for _ in range(self.blocks):
+            x = layers.add([x, layers.Conv1D(self.filters, self.kernel, padding="same", activation="swish")(x)])
+        x = layers.GlobalAveragePooling1D()(x)
+        x = layers.Dense(self.dense, activation="swish")(x)
+        x = layers.Dropout(self.dropout)(x)
+        return layers.Dense(self.dense, activation="swish")(x)

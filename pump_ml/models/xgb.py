@@ -1,0 +1,123 @@
+"""Gradient-boosted trees on window statistics (XGBoost 3)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import xgboost
+
+from pump_ml.models import Answers, Predictor, Watch, class_codes, fitted_assets, training_values
+from pump_ml.models.features import statistics
+from pump_ml.problems import Problem, Target
+from pump_ml.windows import Windows
+
+
+class XgbPredictor(Predictor):
+    """One booster a target."""
+
+    family: ClassVar[str] = "xgb"
+
+    def __init__(
+        self,
+        problem: Problem,
+        sensors: tuple[str, ...],
+        assets: tuple[str, ...],
+        boosters: dict[str, xgboost.Booster],
+    ) -> None:
+        super().__init__(problem, sensors, assets)
+        self.boosters = boosters
+
+    def answer(self, windows: Windows) -> Answers:
+        """See `Predictor.answer`."""
+        features, names = statistics(windows)
+        matrix = xgboost.DMatrix(features, feature_names=names)
+        return {target.name: self.boosters[target.name].predict(matrix) for target in self.problem.targets}
+
+    def save_state(self, folder: Path) -> dict[str, Any]:
+        """Boosters in XGBoost's own binary JSON."""
+        for name, booster in self.boosters.items():
+            booster.save_model(folder / f"{name}.ubj")
+        return {}
+
+    @classmethod
+    def load_state(
+        cls, folder: Path, state: dict[str, Any], problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]
+    ) -> Self:
+        """See `Predictor.load_state`."""
+        boosters = {t.name: xgboost.Booster(model_file=folder / f"{t.name}.ubj") for t in problem.targets}
+        return cls(problem, sensors, assets, boosters)
+
+
+@dataclass(frozen=True)
+class Xgb:
+    """Gradient-boosted trees, stopped where the validation loss turns.
+
+    Args:
+        rounds: most trees a target (and class).
+        depth: depth of a tree.
+        rate: learning rate.
+        rows: share of windows a tree sees.
+        columns: share of statistics a tree sees.
+        patience: rounds without a better validation loss before it stops.
+        jobs: threads; the same number gives the same model.
+    """
+
+    rounds: int = 400
+    depth: int = 5
+    rate: float = 0.05
+    rows: float = 0.7
+    columns: float = 0.5
+    patience: int = 40
+    jobs: int = 2
+
+    name: ClassVar[str] = "xgb"
+    inputs: ClassVar[Literal["readings", "waveform"]] = "readings"
+    predictor: ClassVar[type[Predictor]] = XgbPredictor
+    requires: ClassVar[tuple[str, ...]] = ("xgboost",)
+
+    def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
+        """Learn one booster a target."""
+        boosters: dict[str, xgboost.Booster] = {}
+        (x, names), (x_validation, _) = statistics(train), statistics(validation)
+        for number, target in enumerate(problem.targets):
+            inside = xgboost.DMatrix(x, _labels(train, target), feature_names=names)
+            outside = xgboost.DMatrix(x_validation, _labels(validation, target), feature_names=names)
+            curve: dict[str, Any] = {}
+            booster = xgboost.train(
+                {
+                    "max_depth": self.depth,
+                    "eta": self.rate,
+                    "subsample": self.rows,
+                    "colsample_bytree": self.columns,
+                    "tree_method": "hist",
+                    "nthread": self.jobs,
+                    "seed": seed,
+                    **_objective(target),
+                },
+                inside,
+                num_boost_round=self.rounds,
+                evals=[(inside, "train"), (outside, "validation")],
+                early_stopping_rounds=self.patience,
+                evals_result=curve,
+                verbose_eval=False,
+            )
+            boosters[target.name] = booster[: booster.best_iteration + 1]
+            for part, losses in curve.items():
+                (loss,) = losses.values()
+                for step in range(0, len(loss), 10):
+                    watch(step, {f"{part}/{target.name}_loss": float(loss[step])})
+            watch(number, {"progress": (number + 1) / len(problem.targets)})
+        return XgbPredictor(problem, train.sensors, fitted_assets(train, validation), boosters)
+
+
+def _labels(windows: Windows, target: Target) -> Any:
+    if target.kind == "classes":
+        return class_codes(windows.labels[target.name], target.classes)
+    return training_values(windows, target).astype(np.float32)
+
+
+def _objective(target: Target) -> dict[str, Any]:
+    if target.kind == "classes":
+        return {"objective": "multi:softprob", "num_class": len(target.classes), "eval_metric": "mlogloss"}
+    return {"objective": "reg:squarederror", "eval_metric": "mae" if target.metric == "mae" else "rmse"}

@@ -1,0 +1,182 @@
+"""What is predicted: targets with their metrics and thresholds, the window, and how the assets are split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pump_ml import catalog, metrics
+from pump_ml.errors import ConfigurationError, LeakError, UnknownNameError
+from pump_ml.settings import PACKAGE, Settings
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Target(_Frozen):
+    """One column that a model answers.
+
+    Args:
+        name: the label column.
+        kind: ``"regression"`` or ``"classes"``.
+        classes: the class names, as text, in the order of the probabilities.
+        metric: name of the metric that the threshold is about, see `pump_ml.metrics`.
+        more_metrics: other metrics to report.
+        unit: unit of a regression target.
+        low: answers are never below it.
+        high: answers are never above it.
+        train_cap: training and validation labels are cut at it; judged labels are not.
+        threshold: what the metric has to reach; None where no threshold is known.
+    """
+
+    name: str
+    kind: Literal["regression", "classes"]
+    classes: tuple[str, ...] = ()
+    metric: str
+    more_metrics: tuple[str, ...] = ()
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    train_cap: float | None = None
+    threshold: float | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in (self.metric, *self.more_metrics):
+            metrics.get(name)
+        if (self.kind == "classes") != bool(self.classes):
+            raise ValueError(f"target {self.name!r}: a target of kind 'classes', and no other, lists its classes")
+        return self
+
+    @property
+    def better(self) -> Literal["higher", "lower"]:
+        """Direction of the metric."""
+        return metrics.get(self.metric).better
+
+
+class WindowPolicy(_Frozen):
+    """How runs become windows.
+
+    Args:
+        length: readings in a window.
+        stride: readings between the ends of neighbouring training windows.
+        judged: which windows of a test run are judged: all of them, or the last.
+    """
+
+    length: int = Field(gt=0)
+    stride: int = Field(gt=0)
+    judged: Literal["all", "last"] = "last"
+
+
+class SplitPolicy(_Frozen):
+    """Shares of the assets; ``test: own`` takes the data's own test part and divides the rest."""
+
+    train: float = Field(gt=0, lt=1)
+    validation: float = Field(gt=0, lt=1)
+    test: float | Literal["own"] = 0.2
+    stratify: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        total = self.train + self.validation + (0.0 if self.test == "own" else self.test)
+        if abs(total - 1.0) > 1e-9:
+            raise ValueError(f"split: the shares add up to {total:g}, expected 1")
+        return self
+
+
+class Problem(_Frozen):
+    """A question to the data, as a YAML file under ``conf/problems/`` states it."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    description: str = ""
+    windows: WindowPolicy
+    reference: Literal["commissioning"] | None = None
+    features: tuple[str, ...] | None = None
+    targets: tuple[Target, ...] = Field(min_length=1)
+    split: SplitPolicy
+    mode: str | None = None
+
+    @property
+    def has_thresholds(self) -> bool:
+        """False where the bar is to be better than the baseline."""
+        return all(target.threshold is not None for target in self.targets)
+
+    @property
+    def model_name(self) -> str:
+        """Name of the registered model."""
+        return f"pump-{self.name.replace('_', '-')}"
+
+    def choose_features(self, sensors: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
+        """The columns a model may learn from.
+
+        Args:
+            sensors: the sensor columns that the data bring.
+            labels: their label columns.
+
+        Raises:
+            LeakError: a label or a target stands among the features.
+            ConfigurationError: a feature that the problem asks for is not among the sensors.
+        """
+        features = self.features if self.features is not None else tuple(sensors)
+        answers = {*labels, *(target.name for target in self.targets)}
+        if leaked := [name for name in features if name in answers]:
+            raise LeakError(
+                f"problem {self.name!r}: {', '.join(leaked)} would be learnt from and asked for; take the label columns "
+                "out of the features (in the problem's YAML) or out of the sensors (in the source's)"
+            )
+        if missing := [name for name in features if name not in sensors]:
+            raise ConfigurationError(
+                f"problem {self.name!r} asks for the sensors {', '.join(missing)}; the data have {', '.join(sensors)}"
+            )
+        return tuple(features)
+
+
+def load_problem(name: str | Path, settings: Settings | None = None) -> Problem:
+    """The problem of a catalog name or of a YAML file, with the deployment's thresholds.
+
+    Raises:
+        UnknownNameError: neither a known name nor a file.
+        ConfigurationError: the YAML breaks the schema; the message names each key.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        if str(name) not in catalog.PROBLEMS:
+            raise UnknownNameError("problem", str(name), catalog.PROBLEMS)
+        path = PACKAGE / catalog.PROBLEMS[str(name)]
+    content = _read_yaml(path)
+    override = (settings or Settings.load()).targets_file
+    if override is not None and content.get("name") in (replaced := _read_yaml(override)):
+        content["targets"] = replaced[content["name"]]
+    return parse_problem(content, where=str(path))
+
+
+def parse_problem(content: dict[str, Any], *, where: str) -> Problem:
+    """A problem from the content of its YAML, where ``predicts`` lists the columns and ``targets`` their thresholds."""
+    content = dict(content)
+    predicts, thresholds = content.pop("predicts", []), content.pop("targets", "none")
+    names = [entry.get("name") for entry in predicts]
+    if thresholds != "none":
+        if not isinstance(thresholds, dict) or sorted(thresholds) != sorted(names):
+            raise ConfigurationError(
+                f"{where}: targets is {thresholds!r}; expected 'none' or a threshold for each of {', '.join(names)}"
+            )
+        predicts = [entry | {"threshold": thresholds[entry["name"]]} for entry in predicts]
+    try:
+        return Problem.model_validate(content | {"targets": predicts})
+    except ValidationError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{path} does not exist; expected a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: expected keys and values, got {type(content).__name__}")
+    return content

@@ -1,0 +1,104 @@
+"""Who becomes champion. Pure: numbers in, a decision out."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pump_ml import metrics
+from pump_ml.evaluation import relative_error
+from pump_ml.problems import Problem
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A registered model and its metrics, each target's own.
+
+    Args:
+        family: its family.
+        version: its version in the registry.
+        validation: on the validation rows, which choose among the families of a run.
+        test: on the test rows, which say whether it meets the targets.
+        contest: on the test rows that the champion has not learnt from; None where there are none.
+    """
+
+    family: str
+    version: str
+    validation: dict[str, float]
+    test: dict[str, float]
+    contest: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens to the alias ``champion``.
+
+    Args:
+        promoted: whether a challenger takes it.
+        challenger: the challenger's version; None when no family was eligible.
+        reason: in words.
+        eligible: whether each family meets the targets.
+        errors: relative error of each family and of the champion where they were compared; below 1 is inside the targets.
+    """
+
+    promoted: bool
+    challenger: str | None
+    reason: str
+    eligible: dict[str, bool]
+    errors: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def decide(contenders: Sequence[Contender], champion: Contender | None, problem: Problem) -> Decision:
+    """Choose the challenger among the eligible by validation rows, and compare it with the champion on the test rows.
+
+    A family is eligible when each target reaches its threshold; where the problem has none, when it beats the baseline of the
+    same run on each target. The champion falls only to a strictly lower relative error.
+
+    Args:
+        contenders: this run's families, measured on the same rows; the baseline among them.
+        champion: the standing champion, measured on the same rows in the same call; None when there is none.
+        problem: targets.
+    """
+    allowed = _allowed(contenders, problem)
+    eligible = {c.family: _eligible(c, allowed, problem) for c in contenders}
+    errors = {c.family: relative_error(c.contest or c.test, allowed, problem) for c in contenders}
+    if champion is not None and champion.contest:
+        errors["champion"] = relative_error(champion.contest, allowed, problem)
+    able = [c for c in contenders if eligible[c.family]]
+    if not able:
+        bar = "meets all targets" if problem.has_thresholds else "beats the baseline"
+        return Decision(False, None, f"no family {bar}; the champion stays as it is", eligible, errors)
+    best = min(able, key=lambda c: relative_error(c.validation, allowed, problem))
+    ours = errors[best.family]
+    if champion is None:
+        reason = f"{best.family} is the first eligible model (relative error {ours:.3f})"
+        return Decision(True, best.version, reason, eligible, errors)
+    if not champion.contest:
+        reason = f"version {champion.version} ({champion.family}) stays: it has learnt from every test asset, so nothing can be compared"
+        return Decision(False, best.version, reason, eligible, errors)
+    theirs = errors["champion"]
+    if ours < theirs:
+        reason = f"{best.family} beats version {champion.version} ({champion.family}): relative error {ours:.3f} < {theirs:.3f}"
+        return Decision(True, best.version, reason, eligible, errors)
+    reason = f"version {champion.version} ({champion.family}) stays: {best.family} has relative error {ours:.3f}, it has {theirs:.3f}"
+    return Decision(False, best.version, reason, eligible, errors)
+
+
+def _allowed(contenders: Sequence[Contender], problem: Problem) -> dict[str, float]:
+    baseline = next(c for c in contenders if c.family == "baseline")
+    return {t.name: baseline.test[t.name] if t.threshold is None else t.threshold for t in problem.targets}
+
+
+def _eligible(contender: Contender, allowed: dict[str, float], problem: Problem) -> bool:
+    for target in problem.targets:
+        metric, value = metrics.get(target.metric), contender.test[target.name]
+        if target.threshold is not None:
+            good = metric.passes(value, target.threshold)
+        else:
+            good = metric.shortfall(value) < metric.shortfall(allowed[target.name])
+        if not good:
+            return False
+    return True

@@ -1,0 +1,83 @@
+"""The frame that everybody passes: columns, their units, and the rows' keys."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import pint
+
+from pump_ml.errors import ConfigurationError
+
+ASSET = "asset_id"
+"""Name of the pump (str). The unit of every split."""
+RUN = "run_id"
+"""One uninterrupted stretch of readings of an asset (str); no window spans two runs."""
+TIME = "time"
+"""When: a UTC timestamp (datetime64[us, UTC]), or a count of cycles (int64)."""
+COMMISSIONING = "commissioning"
+"""True for the readings of the asset's first healthy hours, which a model may use as its reference (bool)."""
+PART = "part"
+"""The data's own division, "train" or "test" (str); absent where the data bring none."""
+
+KEYS = (ASSET, RUN, TIME)
+
+UNITS: pint.UnitRegistry[Any] = pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
+UNITS.define("m3 = meter ** 3")  # the plain spelling of data sheets: m3/h
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """One numeric column of readings (float64).
+
+    Args:
+        name: column name, which ends in the unit: ``discharge_pressure_bar``.
+        unit: a unit that pint knows, or ``""`` for a pure number.
+        description: what is measured, where.
+
+    Raises:
+        ConfigurationError: the unit does not exist.
+    """
+
+    name: str
+    unit: str = ""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_unit(self.unit, where=f"sensor {self.name!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Telemetry:
+    """What a source gives: readings of many assets, in time order within each run.
+
+    Args:
+        readings: columns ``asset_id, run_id, time, commissioning``, maybe ``part``, the sensors and the labels.
+        sensors: the columns a model may learn from.
+        labels: the columns it may be asked for, never learn from.
+        suite: name of the Great Expectations suite that the readings promise to meet.
+        origin: source name and parameters, JSON; the same origin gives the same rows.
+    """
+
+    readings: pd.DataFrame
+    sensors: tuple[Sensor, ...]
+    labels: tuple[str, ...]
+    suite: str
+    origin: dict[str, Any] = field(default_factory=dict)
+
+
+def check_unit(unit: str, *, where: str) -> None:
+    """Raise ConfigurationError, naming `where`, when pint does not know `unit`."""
+    try:
+        UNITS.parse_units(unit)
+    except Exception as error:  # pint raises UndefinedUnitError, TokenError, ValueError and more for a bad string
+        raise ConfigurationError(
+            f"{where}: unit {unit!r} does not exist; expected a unit such as bar, kPa, degC, mm/s, rpm or percent"
+        ) from error
+
+
+def convert(values: pd.Series, unit: str, to: str) -> pd.Series:
+    """Values in `unit` given in `to`; temperatures count as absolute ones."""
+    if unit == to:
+        return values
+    quantity = UNITS.Quantity(values.to_numpy(dtype=float), unit).to(to)
+    return pd.Series(quantity.magnitude, index=values.index, name=values.name)

@@ -1,0 +1,100 @@
+"""Where things are: the only module that reads the environment."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from upath import UPath
+
+from pump_ml.errors import ConfigurationError, UnknownNameError
+
+PREFIX = "PUMP_ML_"
+PACKAGE = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parent
+
+
+class Settings(BaseSettings):
+    """Frozen settings; unset, everything lies under ``var/`` of the working directory.
+
+    A misspelt ``PUMP_ML_*`` variable is an error, since a setting that is silently ignored is worse than none.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    var: Path = Field(Path("var"), description="folder of everything that the embedded default writes")
+    data_root: str | None = Field(None, description="raw data, quarantine, snapshots and splits: a folder or s3://…")
+    ledger_url: str | None = Field(None, description="SQLAlchemy address of the ledger")
+    tracking_uri: str | None = Field(None, validation_alias="MLFLOW_TRACKING_URI", description="MLflow server or store")
+    mlflow_ui: str | None = Field(None, description="address of the MLflow UI, for links")
+    expectations: Path | None = Field(None, description="folder of the Great Expectations suites")
+    targets_file: Path | None = Field(None, description="YAML that replaces the thresholds of the shipped problems")
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            ConfigurationError: a ``PUMP_ML_*`` variable is unknown or its value cannot be used.
+        """
+        known = [PREFIX + name.upper() for name in cls.model_fields if name != "tracking_uri"]
+        for variable in os.environ:
+            if variable.startswith(PREFIX) and variable not in known:
+                raise UnknownNameError("environment variable", variable, known)
+        try:
+            return cls()
+        except ValidationError as error:
+            raise ConfigurationError(f"environment: {error}") from error
+
+    @cached_property
+    def home(self) -> Path:
+        """The absolute ``var`` folder."""
+        return self.var.resolve()
+
+    @property
+    def data(self) -> UPath:
+        """Root of raw data, quarantine, snapshots and splits."""
+        return UPath(self.data_root) if self.data_root else UPath(self.home / "data")
+
+    @property
+    def ledger(self) -> str:
+        """SQLAlchemy address of the ledger."""
+        return self.ledger_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+    @property
+    def tracking(self) -> str:
+        """MLflow tracking and registry address."""
+        return self.tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> str | None:
+        """Where new experiments keep artifacts; None leaves it to the MLflow server."""
+        return None if self.tracking_uri else (self.home / "mlartifacts").as_uri()
+
+    @property
+    def suites(self) -> Path:
+        """Folder of the Great Expectations suites: the checkout's, or the ones packed into the wheel."""
+        if self.expectations:
+            return self.expectations
+        checkout = CHECKOUT / "expectations"
+        return checkout if checkout.is_dir() else PACKAGE / "expectations"
+
+
+def environment() -> Mapping[str, str]:
+    """The process environment, for child processes of the local stack."""
+    return dict(os.environ)
+
+
+@cache
+def git_sha() -> str:
+    """Commit of the checkout this package runs from, or ``"unknown"`` where there is none."""
+    git = shutil.which("git")
+    if git is None or not (CHECKOUT / ".git").exists():
+        return "unknown"
+    done = subprocess.run([git, "-C", str(CHECKOUT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+    return done.stdout.strip() or "unknown"

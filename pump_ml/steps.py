@@ -1,0 +1,632 @@
+"""What a DAG or a shell may ask for. Each step takes and returns small JSON; frames travel by key, never by value.
+
+    fetch -> validate -> snapshot                                              a dataset
+    plan -> train(baseline) -> gate -> train(…) -> evaluate -> promote -> report    a training run
+
+A step may be tried again at any time: it finds what an earlier try finished by its key, and does the rest. Heavy imports stand
+inside the functions.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pump_ml import catalog
+from pump_ml.errors import ConfigurationError, ContractError, GateError, UnknownNameError
+from pump_ml.settings import PACKAGE, Settings, git_sha
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pump_ml.problems import Problem
+    from pump_ml.snapshots import Snapshot
+    from pump_ml.splits import Split
+    from pump_ml.windows import Windows
+
+Json = dict[str, Any]
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the share of it that is done, 0 to 1."""
+
+CANDIDATE = "pump_ml.candidate"
+"""Tag of an MLflow run that holds what `train` returns."""
+
+log = logging.getLogger(__name__)
+
+
+def log_progress() -> Progress:
+    """Progress as log lines, at most one every five seconds for each kind of work."""
+    last: dict[str, float] = {}
+
+    def report(what: str, share: float) -> None:
+        if share >= 1.0 or time.monotonic() - last.get(what, 0.0) > 5.0:
+            last[what] = time.monotonic()
+            log.info("%s: %.0f %%", what, 100.0 * share)
+
+    return report
+
+
+# --- a dataset ----------------------------------------------------------------------------------------------------------
+
+
+def fetch(source: str, options: Mapping[str, Any], progress: Progress | None = None) -> Json:
+    """Read or make readings and store them as they came.
+
+    Args:
+        source: a name of `pump_ml.catalog.SOURCES`.
+        options: what that source takes, such as ``{"pumps": 560, "seed": 7}`` or ``{"mapping": …, "path": …}``.
+        progress: gets the share that is done.
+
+    Returns:
+        ``raw`` (key) and ``rows``.
+
+    Raises:
+        ConfigurationError: the source does not take such an option.
+        SourceError: it cannot be read.
+    """
+    from pump_ml import snapshots
+
+    made = catalog.load("source", catalog.SOURCES, source)
+    known = made.__init__.__kwdefaults__ or {}
+    accepted = [name for name in made.__init__.__annotations__ if name not in ("return", "progress")]
+    if strange := sorted(set(options) - set(accepted)):
+        raise UnknownNameError(f"option of source {source!r}", strange[0], accepted)
+    if missing := [name for name in accepted if name not in options and name not in known]:
+        raise ConfigurationError(
+            f"source {source!r} needs {', '.join(missing)}; given: {', '.join(options) or 'nothing'}"
+        )
+    report = progress or log_progress()
+    extra = {"progress": lambda share: report(f"fetch {source}", share)} if "progress" in known else {}
+    telemetry = made(**options, **extra).fetch()
+    key = snapshots.store(Settings.load().data, "raw", telemetry)
+    log.info("stored %d raw readings as %s", len(telemetry.readings), key)
+    return {"raw": key, "rows": len(telemetry.readings)}
+
+
+def validate(raw: str) -> Json:
+    """Hold raw readings against their suite; rows that break a rule go to quarantine with the rules they broke.
+
+    Returns:
+        ``raw``, ``validation`` (key of the report and of the quarantined rows), ``rows``, ``quarantined`` and ``docs``
+        (address of the Data Docs).
+
+    Raises:
+        ContractError: the readings break the contract; nothing can be made of them, and the quarantine holds why.
+    """
+    from pump_ml import snapshots
+    from pump_ml.validation import validate as hold_against
+
+    settings = Settings.load()
+    telemetry = snapshots.load(settings.data, "raw", raw).telemetry
+    suites = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(settings.suites.glob("*.json"))))
+    key = f"{raw}-{suites.hexdigest()[:8]}"
+    docs = settings.home / "docs" / key
+    folder = settings.data / "quarantine" / key
+    try:
+        result = hold_against(telemetry, suites=settings.suites, docs=docs)
+    except ContractError as error:
+        if error.quarantined is not None and len(error.quarantined):
+            _quarantine(folder, error.quarantined)
+        snapshots.write_once(folder / "contract_broken.json", {"raw": raw, "error": str(error), "report": error.report})
+        raise
+    if len(result.quarantined):
+        _quarantine(folder, result.quarantined)
+        log.warning("%d of %d rows are in quarantine: %s", len(result.quarantined), len(telemetry.readings), folder)
+    snapshots.write_once(folder / "report.json", result.report)
+    return {
+        "raw": raw,
+        "validation": key,
+        "rows": len(telemetry.readings),
+        "quarantined": len(result.quarantined),
+        "docs": (docs / "index.html").as_uri(),
+    }
+
+
+def _quarantine(folder: Any, rows: "pd.DataFrame") -> None:
+    if not (folder / "readings.parquet").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(str(folder / "readings.parquet"), index=False)
+
+
+def snapshot(validated: Mapping[str, Any]) -> Json:
+    """Store the readings that met their suite as an immutable snapshot.
+
+    Args:
+        validated: what `validate` returned.
+
+    Returns:
+        ``snapshot`` (key), ``rows``, ``quarantined`` and ``docs``.
+    """
+    import pandas as pd
+
+    from pump_ml import snapshots
+    from pump_ml.schema import TIME, Telemetry
+
+    root = Settings.load().data
+    telemetry = snapshots.load(root, "raw", validated["raw"]).telemetry
+    good = telemetry.readings
+    if validated["quarantined"]:
+        rows = pd.read_parquet(str(root / "quarantine" / validated["validation"] / "readings.parquet"), columns=["row"])
+        good = good.drop(index=rows["row"]).reset_index(drop=True)
+    if good[TIME].dtype.kind == "f":  # cycles of which some were missing; those rows are in quarantine now
+        good = good.astype({TIME: "int64"})
+    kept = Telemetry(good, telemetry.sensors, telemetry.labels, telemetry.suite, telemetry.origin)
+    key = snapshots.store(
+        root,
+        "snapshots",
+        kept,
+        raw=validated["raw"],
+        validation=validated["validation"],
+        quarantined=validated["quarantined"],
+    )
+    return {"snapshot": key, "rows": len(good), "quarantined": validated["quarantined"], "docs": validated["docs"]}
+
+
+# --- a training run -----------------------------------------------------------------------------------------------------
+
+
+def plan(
+    snapshot: str,
+    problem: str,
+    run_key: str,
+    *,
+    families: Sequence[str] = tuple(catalog.FAMILIES),
+    preset: str = "standard",
+    seed: int = 7,
+    tags: Mapping[str, str] | None = None,
+) -> Json:
+    """Settle what a training run does: data, split, families; and open its run in MLflow.
+
+    Args:
+        snapshot: key of the snapshot that all families learn from.
+        problem: a name of `pump_ml.catalog.PROBLEMS`, or the path of a YAML file.
+        run_key: names the training run; the same key goes on with the same run.
+        families: names of `pump_ml.catalog.FAMILIES`; the baseline always takes part.
+        preset: a name of `pump_ml.catalog.PRESETS`.
+        seed: of the split and of every family.
+        tags: more tags of the MLflow run, such as the DAG's name.
+
+    Returns:
+        The plan, which the other steps take: the arguments, ``split`` (key), ``experiment``, ``parent`` (MLflow run) and
+        ``others`` (the families beside the baseline).
+
+    Raises:
+        UnknownNameError: a family, a preset or a problem does not exist.
+        LeakError: a label stands among the features, or an asset in two parts.
+    """
+    from pump_ml import registry, snapshots, splits
+    from pump_ml.problems import load_problem
+
+    settings = Settings.load()
+    for family in families:
+        if family not in catalog.FAMILIES:
+            raise UnknownNameError("family", family, catalog.FAMILIES)
+    if preset not in catalog.PRESETS:
+        raise UnknownNameError("preset", preset, catalog.PRESETS)
+    asked = load_problem(problem, settings)
+    data = snapshots.load(settings.data, "snapshots", snapshot)
+    asked.choose_features([s.name for s in data.telemetry.sensors], data.telemetry.labels)
+    split = splits.by_asset(data.telemetry.readings, asked.split, seed=seed)
+    policy = hashlib.sha256(asked.split.model_dump_json().encode()).hexdigest()[:8]
+    split_key = f"{snapshot}-{policy}-s{seed}"
+    snapshots.write_once(settings.data / "splits" / f"{split_key}.json", split.to_json())
+
+    client = registry.connect(settings)
+    experiment = registry.experiment(client, asked, settings)
+    common = {
+        "problem": asked.name,
+        "snapshot": snapshot,
+        "dataset_hash": data.content_hash,
+        "git_sha": git_sha(),
+        "seed": str(seed),
+        "preset": preset,
+        **(tags or {}),
+    }
+    parent = registry.open_parent(client, experiment, run_key, f"{asked.name} {run_key.rsplit('/', 1)[-1]}", common)
+    client.log_dict(parent, split.to_json(), "split.json")
+    settled = {
+        "snapshot": snapshot,
+        "problem": problem,
+        "run_key": run_key,
+        "preset": preset,
+        "seed": seed,
+        "split": split_key,
+        "experiment": experiment,
+        "parent": parent,
+        "tags": common,
+        "others": [family for family in families if family != "baseline"],
+    }
+    snapshots.write_once(_plan_path(settings, run_key), settled)
+    return settled
+
+
+def read_plan(run_key: str) -> Json:
+    """The plan of a training run that `plan` settled before.
+
+    Raises:
+        UnknownNameError: there was no such run.
+    """
+    settings = Settings.load()
+    path = _plan_path(settings, run_key)
+    if not path.exists():
+        known = sorted(json.loads(p.read_text())["run_key"] for p in path.parent.glob("*.json"))
+        raise UnknownNameError("training run", run_key, known[-5:])
+    content: Json = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _plan_path(settings: Settings, run_key: str) -> Any:
+    return settings.data / "plans" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', run_key)}.json"
+
+
+def train(
+    plan: Mapping[str, Any], family: str, tags: Mapping[str, str] | None = None, progress: Progress | None = None
+) -> Json:
+    """Fit one family on the training assets and register the model.
+
+    Args:
+        plan: what `plan` returned.
+        family: a name of `pump_ml.catalog.FAMILIES`.
+        tags: more tags of the MLflow run, such as the task's name and map index.
+        progress: gets the share that is done.
+
+    Returns:
+        ``family``, ``run`` (MLflow run), ``version`` (registered), ``seconds`` of the fit, and ``validation``: each target's
+        metric on the validation windows.
+    """
+    from pump_ml import registry
+    from pump_ml.evaluation import as_learnt, judge
+
+    work = _Work(plan)
+    name = work.problem.model_name
+    hyper, parameters = _hyper_parameters(family, plan["preset"])
+    client = registry.connect(work.settings)
+    with registry.child_run(
+        client, plan["experiment"], plan["parent"], f"{plan['run_key']}/{family}", family,
+        {**plan["tags"], "family": family, **(tags or {})},
+    ) as run:  # fmt: skip
+        if version := registry.registered(client, name, run):
+            log.info("%s was registered as version %s by an earlier try", family, version)
+            return json.loads(client.get_run(run).data.tags[CANDIDATE]) | {"version": version}
+        learn, tune = work.windows("train"), work.windows("validation")
+        registry.log_parameters(
+            client,
+            run,
+            {"family": family, "preset": plan["preset"], "seed": plan["seed"], "windows_train": len(learn)}
+            | parameters,
+        )
+        for part in ("train", "validation"):
+            work.log_lineage(part)
+        curves = Curves(f"train {family}", progress or log_progress())
+        started = time.monotonic()
+        predictor = hyper.fit(learn, tune, work.problem, seed=plan["seed"], watch=curves.watch)
+        seconds = round(time.monotonic() - started, 1)
+        card = judge(family, predictor.table(tune), tune.rows.join(as_learnt(tune.labels, work.problem)), work.problem)
+        registry.log_points(client, run, [*curves.points, ("train/seconds", seconds, 0)])
+        registry.log_values(client, run, "validation", card.values)
+        client.log_dict(run, work.split.to_json(), "split.json")
+        if figure := curves.figure():
+            client.log_figure(run, figure, "plots/learning_curves.png")
+        model = registry.log_predictor(predictor, work.example())
+        candidate = {"family": family, "run": run, "seconds": seconds, "validation": card.headline(work.problem)}
+        # Before the registration, so that a retry which finds the version finds what belongs to it.
+        client.set_tag(run, CANDIDATE, json.dumps(candidate))
+        labels = {"family": family, "run_key": plan["run_key"], "snapshot": plan["snapshot"], "git_sha": git_sha()}
+        version = registry.register(client, name, model, run, labels)
+    log.info("%s learnt in %.1f s and is version %s; validation: %s", family, seconds, version, candidate["validation"])
+    return candidate | {"version": version}
+
+
+def gate(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> Json:
+    """Let the run go on only when the baseline beats the naive predictor on every target, on the validation windows.
+
+    Args:
+        plan: what `plan` returned.
+        baseline: what `train` returned for the baseline.
+
+    Returns:
+        ``naive``: each target's metric of the naive predictor, and ``baseline``: of the baseline.
+
+    Raises:
+        GateError: the data do not carry a target.
+    """
+    from pump_ml import metrics
+    from pump_ml.evaluation import as_learnt, judge, naive_answers
+
+    work = _Work(plan)
+    learn, tune = work.windows("train"), work.windows("validation")
+    truth = tune.rows.join(as_learnt(tune.labels, work.problem))
+    naive = judge("naive", naive_answers(learn.labels, tune.rows, work.problem), truth, work.problem).headline(
+        work.problem
+    )
+    ours = baseline["validation"]
+    failed = [
+        f"{t.name} ({t.metric}: naive {naive[t.name]:.4g}, baseline {ours[t.name]:.4g})"
+        for t in work.problem.targets
+        if not metrics.get(t.metric).shortfall(ours[t.name]) < metrics.get(t.metric).shortfall(naive[t.name])
+    ]
+    if failed:
+        raise GateError(
+            f"the data do not carry {', '.join(failed)}: a constant answer is as good as the baseline, so no model was trained. "
+            "Check the labels, bring more assets or sensors that see the fault, or drop the target from the problem"
+        )
+    log.info("the baseline beats the naive predictor on every target: %s against %s", ours, naive)
+    return {"naive": naive, "baseline": ours}
+
+
+def evaluate(
+    plan: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]], progress: Progress | None = None
+) -> Json:
+    """Judge this run's models, and the standing champion, on the same test rows.
+
+    Each model is the registered artifact and gets raw readings. Where the champion has learnt from some of the test assets, it
+    is compared with the others on the rest.
+
+    Args:
+        plan: what `plan` returned.
+        candidates: what `train` returned for each family.
+        progress: gets the share that is done.
+
+    Returns:
+        ``rows`` judged, ``scorecards`` (family, version, seconds, validation, test, contest, passed) and ``champion``, the
+        same or None. ``test`` is over all test rows, ``contest`` over those that the champion is compared on.
+
+    Raises:
+        LeakError: a model was fitted on an asset it is judged by.
+    """
+    from pump_ml import figures, registry
+    from pump_ml.evaluation import judge, refuse_known_assets
+    from pump_ml.schema import ASSET
+
+    work = _Work(plan)
+    problem, name = work.problem, work.problem.model_name
+    report = progress or log_progress()
+    client = registry.connect(work.settings)
+    readings, truth = work.rows("test"), work.truth()
+
+    standing = registry.champion(client, name)
+    champion: Json | None = None
+    contested = truth
+    if standing is not None:
+        version, family = standing
+        model = registry.load_model(name, version)
+        contested = truth[~truth[ASSET].isin(registry.predictor_of(model).assets)]
+        champion = {"family": family, "version": version, "rows": len(contested), "contest": None}
+        if len(contested):
+            answers = work.ask(model, readings[readings[ASSET].isin(set(contested[ASSET]))])
+            champion["contest"] = judge(family, answers, contested, problem).headline(problem)
+
+    cards = []
+    for number, candidate in enumerate(candidates):
+        family, run = candidate["family"], candidate["run"]
+        model = registry.load_model(name, candidate["version"])
+        refuse_known_assets(registry.predictor_of(model).assets, truth)
+        answers = work.ask(model, readings)
+        card = judge(family, answers, truth, problem)
+        contest = judge(family, answers, contested, problem) if len(contested) else card
+        registry.log_values(client, run, "test", card.values)
+        work.log_lineage("test", run)
+        client.log_dict(run, card.to_json(), "scorecard.json")
+        for file, figure in figures.of_answers(answers, truth, problem):
+            client.log_figure(run, figure, f"plots/{file}")
+        cards.append(
+            {
+                **{key: candidate[key] for key in ("family", "version", "run", "seconds", "validation")},
+                "test": card.headline(problem),
+                "contest": contest.headline(problem),
+                "passed": card.passed,
+            }
+        )
+        report("evaluate", (number + 1) / len(candidates))
+    return {"rows": len(truth), "scorecards": cards, "champion": champion}
+
+
+def promote(plan: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Json:
+    """Give the alias ``champion`` to the best eligible family, if it beats the standing champion; write the ledger.
+
+    Args:
+        plan: what `plan` returned.
+        evaluation: what `evaluate` returned.
+
+    Returns:
+        `pump_ml.promotion.Decision` as JSON, with ``champion``: version and family after it, or None.
+    """
+    from pump_ml import ledger, registry
+    from pump_ml.promotion import Contender, decide
+
+    work = _Work(plan)
+    ledger.prepare(work.settings)
+    if taken := ledger.find(plan["run_key"], work.settings):
+        log.info("this run's decision was taken by an earlier try: %s", taken.decision["reason"])
+        return dict(taken.decision)
+    client, name = registry.connect(work.settings), work.problem.model_name
+    contenders = [
+        Contender(card["family"], card["version"], card["validation"], card["test"], card["contest"])
+        for card in evaluation["scorecards"]
+    ]
+    standing = evaluation["champion"]
+    champion = standing and Contender(standing["family"], standing["version"], {}, {}, standing["contest"])
+    decision = decide(contenders, champion, work.problem)
+    if decision.promoted and decision.challenger:
+        registry.crown(client, name, decision.challenger)
+    after = registry.champion(client, name)
+    taken_now = decision.to_json() | {"champion": after and {"name": name, "version": after[0], "family": after[1]}}
+    ledger.record(
+        plan["run_key"], model=name, snapshot=plan["snapshot"], promoted=decision.promoted,
+        champion_before=standing and standing["version"], champion_after=after and after[0], decision=taken_now,
+        settings=work.settings,
+    )  # fmt: skip
+    log.info(decision.reason)
+    return taken_now
+
+
+def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Mapping[str, Any]) -> Json:
+    """Write the training run's report, and end its run in MLflow.
+
+    Args:
+        plan: what `plan` returned.
+        evaluation: what `evaluate` returned.
+        decision: what `promote` returned.
+
+    Returns:
+        What `pump_ml.scoreboard` shows.
+    """
+    from pump_ml import registry
+
+    work = _Work(plan)
+    client = registry.connect(work.settings)
+    docs = work.settings.home / "docs" / str(work.snapshot.manifest.get("validation")) / "index.html"
+    content = {
+        "problem": work.problem.name,
+        "run": plan["run_key"],
+        "snapshot": plan["snapshot"],
+        "rows_judged": evaluation["rows"],
+        "scorecards": [
+            {
+                "family": card["family"],
+                "version": card["version"],
+                "seconds": card["seconds"],
+                "eligible": decision["eligible"][card["family"]],
+                "targets": [
+                    {
+                        "name": t.name,
+                        "metric": t.metric,
+                        "value": card["test"][t.name],
+                        "threshold": t.threshold,
+                        "better": t.better,
+                        "passed": card["passed"][t.name],
+                    }
+                    for t in work.problem.targets
+                ],
+            }
+            for card in evaluation["scorecards"]
+        ],
+        "decision": {"promoted": decision["promoted"], "reason": decision["reason"]},
+        "champion": decision["champion"],
+        "data_docs": str(docs),
+        "mlflow_experiment": plan["experiment"],
+    }
+    client.log_dict(plan["parent"], content, "report.json")
+    registry.log_values(client, plan["parent"], "relative_error", {"test": decision["errors"]})
+    registry.close(client, plan["parent"], "FINISHED")
+    return content
+
+
+def close(plan: Mapping[str, Any]) -> Json:
+    """Make sure that no MLflow run of this training run is left open, however it ended; safe to call at any time.
+
+    Returns:
+        ``killed``: how many runs were left open by tasks that died.
+    """
+    from pump_ml import registry
+
+    return {"killed": registry.close(registry.connect(), plan["parent"], "FAILED")}
+
+
+class _Work:
+    """What every step of a training run needs, read by the plan's keys."""
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        from pump_ml import snapshots
+        from pump_ml.problems import load_problem
+        from pump_ml.splits import Split
+
+        self.plan = plan
+        self.settings = Settings.load()
+        self.problem: Problem = load_problem(plan["problem"], self.settings)
+        self.snapshot: Snapshot = snapshots.load(self.settings.data, "snapshots", plan["snapshot"])
+        manifest = self.settings.data / "splits" / f"{plan['split']}.json"
+        self.split: Split = Split.from_json(json.loads(manifest.read_text(encoding="utf-8")))
+        telemetry = self.snapshot.telemetry
+        self.features = self.problem.choose_features([s.name for s in telemetry.sensors], telemetry.labels)
+
+    def rows(self, part: str) -> "pd.DataFrame":
+        """Readings of a part's assets."""
+        readings = self.snapshot.telemetry.readings
+        return readings[readings["asset_id"].isin(getattr(self.split, part))]
+
+    def windows(self, part: str) -> "Windows":
+        """Windows to learn from or to tune on."""
+        from pump_ml.windows import make_windows
+
+        return make_windows(self.rows(part), self.problem, self.features)
+
+    def truth(self) -> "pd.DataFrame":
+        """Keys and labels of the test rows that are judged."""
+        from pump_ml.windows import make_windows
+
+        windows = make_windows(self.rows("test"), self.problem, self.features, which=self.problem.windows.judged)
+        return windows.rows.join(windows.labels)
+
+    def ask(self, model: Any, readings: "pd.DataFrame") -> "pd.DataFrame":
+        """Answers of a registered model to raw readings, for the rows that are judged."""
+        from pump_ml import registry
+        from pump_ml.windows import make_windows
+
+        predictor = registry.predictor_of(model)
+        if self.problem.windows.judged == "last":
+            answers: pd.DataFrame = model.predict(readings[list(predictor.columns)])
+            return answers
+        return predictor.table(make_windows(readings, self.problem, predictor.sensors))
+
+    def example(self) -> "pd.DataFrame":
+        """Readings of one training asset: its commissioning record and its first other run."""
+        rows = self.rows("train")
+        rows = rows[rows["asset_id"] == self.split.train[0]]
+        apart = rows["commissioning"] if self.problem.reference else rows["commissioning"] & False
+        first = rows.loc[~apart, "run_id"].iloc[0]
+        length = self.problem.windows.length
+        return rows[apart | (rows["run_id"] == first)].groupby("run_id", sort=False).tail(max(length, 1))
+
+    def log_lineage(self, part: str, run: str | None = None) -> None:
+        """Note in MLflow that a run read this part of the snapshot."""
+        from pump_ml import registry
+
+        registry.log_dataset(
+            self.rows(part), key=self.plan["snapshot"], content_hash=self.snapshot.content_hash,
+            source=str(self.settings.data / "snapshots" / self.plan["snapshot"]), context=part, run=run,
+        )  # fmt: skip
+
+
+class Curves:
+    """Collects what a family reports while it learns, for learning curves, and passes its progress on.
+
+    Args:
+        what: what is being done, for the progress.
+        progress: gets the share that is done.
+    """
+
+    def __init__(self, what: str, progress: Progress) -> None:
+        self.what, self.progress = what, progress
+        self.points: list[tuple[str, float, int]] = []
+
+    def watch(self, step: int, values: Mapping[str, float]) -> None:
+        """Take the values of one step; see `pump_ml.models.Watch`."""
+        for name, value in values.items():
+            if name == "progress":
+                self.progress(self.what, value)
+            else:
+                self.points.append((name, value, step))
+
+    def figure(self) -> Any:
+        """Learning curves, or None where the family reports none."""
+        from pump_ml import figures
+
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for name, value, step in self.points:
+            curves.setdefault(name, []).append((step, value))
+        return figures.learning_curves(curves)
+
+
+def _hyper_parameters(family: str, preset: str) -> tuple[Any, Json]:
+    """A family with the preset's hyper-parameters, and all of them for the record."""
+    import dataclasses
+
+    import yaml
+
+    presets = yaml.safe_load((PACKAGE / "conf" / "presets.yaml").read_text(encoding="utf-8"))
+    made = catalog.load("family", catalog.FAMILIES, family)(**presets[preset].get(family, {}))
+    return made, dataclasses.asdict(made)

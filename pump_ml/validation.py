@@ -1,0 +1,405 @@
+"""Rules for readings: Great Expectations suites, quarantine of rows that break one, Data Docs. Nobody else knows GX.
+
+A suite is `<name>.json` in the folder of suites, as Great Expectations writes it, without ids of its own. Each
+expectation has ``meta.id`` and ``meta.reason``. Severity "critical" makes it part of the contract: broken, nothing may
+be trained. Severity "warning" costs the failing row. ``meta.includes`` of a suite names suites whose rules hold too;
+``meta.max_quarantined_share`` is the share of rows that may fail before the contract counts as broken.
+"""
+
+import json
+import logging
+import os
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pump_ml.errors import ConfigurationError, ContractError, UnknownNameError
+from pump_ml.schema import ASSET, RUN, TIME, Telemetry
+
+MAX_QUARANTINED_SHARE = 0.05
+"""Where a suite does not say: one bad row in twenty is a broken sensor, more is a broken source."""
+
+Rule = dict[str, Any]
+"""One expectation as JSON: type, kwargs, severity, meta."""
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """What validation found.
+
+    Args:
+        good: the rows that broke no rule, in their order, with their index and dtypes; cycles are int64.
+        quarantined: the other rows, and two columns: ``row``, the position among the readings (int64), and ``rules``,
+            the ids of the rules it broke, joined by ``;``.
+        report: JSON: suite, rows, quarantined, and for each rule id, reason, severity, success, observed and failing,
+            the number of rows (None where the rule is about the table or was not checked).
+        docs: ``index.html`` of the Data Docs, if they were asked for.
+    """
+
+    good: pd.DataFrame
+    quarantined: pd.DataFrame
+    report: dict[str, Any]
+    docs: Path | None
+
+
+def validate(telemetry: Telemetry, *, suites: Path, docs: Path | None = None) -> Validation:
+    """Check readings against their suite, and sensors and labels against what every sensor and label must be.
+
+    Args:
+        telemetry: the readings, the name of their suite, and maybe ``origin["limits"]``, which gives
+            ``[min or None, max or None]`` by sensor.
+        suites: folder of the suites.
+        docs: folder for the Data Docs; None builds none.
+
+    Raises:
+        ConfigurationError: the suite or one of its rules cannot be used.
+        ContractError: a rule of the contract is broken, or too many rows fail. The Data Docs are built, and the error
+            carries the report and the quarantined rows.
+    """
+    meta, rules = _suite(telemetry.suite, suites)
+    rules = _complete([*rules, *_sensor_rules(telemetry), *_label_rules(telemetry)])
+    view = _view(telemetry.readings)
+    # Where a column or every row is missing, the rule that says so says it once; the others have nothing to look at.
+    there = set(view.columns) if len(view) else set()
+    results = _run(telemetry.suite, [rule for rule in rules if _columns(rule) <= there], view, docs)
+
+    outcomes = [_outcome(rule, results.get(rule["meta"]["id"])) for rule in rules]
+    failing = {each["id"]: _failing_rows(results[each["id"]]) for each in outcomes if each["id"] in results}
+    quarantined = _quarantined(telemetry.readings, failing)
+    report = {
+        "suite": telemetry.suite,
+        "rows": len(telemetry.readings),
+        "quarantined": len(quarantined),
+        "rules": outcomes,
+    }
+    complaints = _complaints(rules, outcomes, results)
+    allowed = float(meta.get("max_quarantined_share", MAX_QUARANTINED_SHARE))
+    if not complaints and len(quarantined) > allowed * len(view):
+        complaints = [_too_many(report, allowed)]
+    if complaints:
+        message = "\n".join([f"the readings break the contract of suite {telemetry.suite!r}:", *complaints])
+        raise ContractError(message, report=report, quarantined=quarantined)
+
+    keep = np.ones(len(telemetry.readings), dtype=bool)
+    keep[quarantined["row"]] = False
+    good = telemetry.readings if keep.all() else telemetry.readings[keep]
+    if pd.api.types.is_float_dtype(good[TIME]):
+        good = good.astype({TIME: "int64"})  # cycles are whole again where those without one are gone
+    return Validation(good, quarantined, report, docs / "index.html" if docs else None)
+
+
+# ---------------------------------------------------------------- rules
+
+
+def _suite(name: str, folder: Path) -> tuple[dict[str, Any], list[Rule]]:
+    """Meta of a suite, and its rules after those of the suites it includes."""
+    known = sorted(path.stem for path in folder.glob("*.json"))
+    names, metas, rules = [name], [], []
+    for each in names:  # grows while it runs
+        if each not in known:
+            raise UnknownNameError(f"suite in {folder}", each, known)
+        try:
+            suite = json.loads((folder / f"{each}.json").read_text(encoding="utf-8"))
+            metas.append(suite.get("meta", {}))
+            rules.append(suite["expectations"])
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ConfigurationError(
+                f"suite {folder / each}.json: {error!r}; expected JSON with name, meta and expectations"
+            ) from error
+        names += [other for other in metas[-1].get("includes", []) if other not in names]
+    return metas[0], [rule for part in reversed(rules) for rule in part]
+
+
+def _sensor_rules(telemetry: Telemetry) -> list[Rule]:
+    """What holds for every sensor: a number, given, finite, within the limits that came with the source."""
+    rules = []
+    limits = telemetry.origin.get("limits") or {}
+    for sensor in (sensor.name for sensor in telemetry.sensors):
+        rules += [
+            _number(sensor),
+            _given(sensor, "A gap is not a reading: a model would learn from whatever fills it."),
+            _rule(
+                f"{sensor}-finite",
+                "expect_column_values_to_be_finite",
+                "An instrument shows finite numbers; infinity is a division by zero on the way.",
+                column=sensor,
+            ),
+        ]
+    for sensor, (low, high) in limits.items():
+        if low is not None or high is not None:
+            bounds = {key: value for key, value in (("min_value", low), ("max_value", high)) if value is not None}
+            reason = "The limits that the source's configuration gives for this sensor."
+            rules.append(
+                _rule(f"{sensor}-limits", "expect_column_values_to_be_between", reason, column=sensor, **bounds)
+            )
+    return rules
+
+
+def _label_rules(telemetry: Telemetry) -> list[Rule]:
+    """What holds for every label: given; a remaining life never grows within a run."""
+    rules = [
+        _given(label, "A row without its answer can neither train nor judge a model.") for label in telemetry.labels
+    ]
+    for label in telemetry.labels:
+        if label.startswith("rul"):
+            rules += [
+                _number(label),
+                _rule(
+                    f"{label}-never-rises",
+                    "expect_value_not_to_increase_within_run",
+                    "Remaining life does not grow while a machine runs; after a repair a new run begins.",
+                    column_list=[ASSET, RUN, label],
+                    ignore_row_if="any_value_is_missing",
+                ),
+            ]
+    return rules
+
+
+def _given(column: str, reason: str) -> Rule:
+    return _rule(f"{column}-given", "expect_column_values_to_not_be_null", reason, column=column)
+
+
+def _number(column: str) -> Rule:
+    rule = _rule(
+        f"{column}-number",
+        "expect_column_values_to_be_in_type_list",
+        "Models compute with numbers; text among them is a wrong decimal sign, a wrong column or an error code.",
+        column=column,
+        type_list=["float", "int"],
+    )
+    rule["severity"] = "critical"
+    rule["meta"]["cure"] = "Look at the column in the source, its decimal sign, and its place in the mapping."
+    return rule
+
+
+def _rule(name: str, kind: str, reason: str, **kwargs: Any) -> Rule:
+    return {"type": kind, "kwargs": kwargs, "severity": "warning", "meta": {"id": name, "reason": reason}}
+
+
+def _complete(rules: list[Rule]) -> list[Rule]:
+    """The rules, and before them one that all the columns they name exist.
+
+    Raises:
+        ConfigurationError: a rule lacks type, kwargs, id, reason or a known severity, or two rules share an id.
+    """
+    asked: set[str] = set()
+    for rule in rules:
+        meta, severity = rule.get("meta", {}), rule.get("severity")
+        complete = rule.keys() >= {"type", "kwargs"} and meta.get("id") and meta.get("reason")
+        if not complete or severity not in ("critical", "warning"):
+            raise ConfigurationError(
+                f'rule {rule}: expected type, kwargs, "severity": "critical" or "warning", and meta with id and reason'
+            )
+        asked.update(rule["kwargs"].get("column_set", ()))
+    twice = [name for name, count in Counter(rule["meta"]["id"] for rule in rules).items() if count > 1]
+    if twice:
+        raise ConfigurationError(f"rule ids {', '.join(twice)}: each occurs more than once; expected one rule an id")
+    present = _rule(
+        "columns-present",
+        "expect_table_columns_to_match_set",
+        "A rule about a column that is not there would check nothing.",
+        column_set=sorted({column for rule in rules for column in _columns(rule)} - asked),
+        exact_match=False,
+    )
+    present["severity"] = "critical"
+    present["meta"]["cure"] = "Name the column in the source's mapping, or choose the suite that fits the source."
+    return [present, *rules]
+
+
+def _columns(rule: Rule) -> set[str]:
+    """The columns whose values a rule looks at."""
+    kwargs = rule["kwargs"]
+    columns = {kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs}
+    condition = kwargs.get("row_condition")
+    if isinstance(condition, dict) and "column" in condition:
+        columns.add(condition["column"]["name"])
+    return columns | set(kwargs.get("column_list", ()))
+
+
+# ---------------------------------------------------------------- running
+
+
+def _view(readings: pd.DataFrame) -> pd.DataFrame:
+    """The readings in dtypes that GX checks without a Python call a value, indexed by row position."""
+    return pd.DataFrame({column: _plain(values) for column, values in readings.items()}, index=range(len(readings)))
+
+
+def _plain(values: "pd.Series[Any]") -> Any:
+    dtype: Any = values.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return _plain(values.astype(dtype.categories.dtype))
+    if pd.api.types.is_object_dtype(dtype) and not pd.api.types.is_object_dtype(inferred := values.infer_objects()):
+        return _plain(inferred)
+    if pd.api.types.is_bool_dtype(dtype) or not pd.api.types.is_numeric_dtype(dtype):
+        return values.array
+    if pd.api.types.is_integer_dtype(dtype) and not values.hasnans:
+        return values.to_numpy(dtype="int64")
+    return values.to_numpy(dtype="float64", na_value=np.nan)
+
+
+def _run(suite: str, rules: list[Rule], view: pd.DataFrame, docs: Path | None) -> dict[str, Any]:
+    """Result of each rule by its id, as GX gives it; Data Docs into `docs`."""
+    gx = _great_expectations()
+    from great_expectations.data_context.types import base
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    sites = {}
+    if docs:
+        store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.resolve())}
+        index = {"class_name": "DefaultSiteIndexBuilder"}
+        sites["local"] = {"class_name": "SiteBuilder", "site_index_builder": index, "store_backend": store}
+    config = base.DataContextConfig(
+        store_backend_defaults=base.InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        data_docs_sites=sites,
+        progress_bars=base.ProgressBarsConfig(globally=False),
+        analytics_enabled=False,
+    )
+    context = gx.get_context(mode="ephemeral", project_config=config)
+    try:  # one by one, since a suite only logs the ones that it cannot use and goes on without them
+        expectations = [
+            ExpectationConfiguration(**rule, description=_description(rule)).to_domain_obj() for rule in rules
+        ]
+    except Exception as error:  # GX and pydantic raise many kinds for an unknown type or a wrong argument
+        raise ConfigurationError(f"suite {suite!r}: Great Expectations does not accept a rule: {error}") from error
+    batch = (
+        context.data_sources.add_pandas("readings")
+        .add_dataframe_asset(suite)
+        .add_batch_definition_whole_dataframe("all")
+    )
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(
+            name=suite,
+            data=batch,
+            suite=context.suites.add(gx.ExpectationSuite(name=suite, expectations=expectations)),
+        )
+    )
+    outcome = definition.run(
+        batch_parameters={"dataframe": view},
+        result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
+    )
+    if docs:
+        context.build_data_docs()
+    return {result.expectation_config.meta["id"]: result for result in outcome.results}
+
+
+def _great_expectations() -> Any:
+    """Import Great Expectations (3 s, 290 MB) without what it says and sends by itself."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it reports each decorated function
+    shown_by = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"module 'sre_\w+' is deprecated", DeprecationWarning)
+        import great_expectations as gx
+
+        import pump_ml.expectation_types  # noqa: F401 -- registers the types
+
+        if warnings.showwarning is not shown_by:
+            logging.captureWarnings(capture=False)  # it sends everybody's warnings to the log
+    return gx
+
+
+# ---------------------------------------------------------------- outcome
+
+
+def _expected(rule: Rule) -> str:
+    """A rule in words: ``column values to be between: column=speed_rpm, min_value=0, max_value=3780``."""
+    hidden = ("column_set", "exact_match", "ignore_row_if")
+    shown = [f"{key.rstrip('_')}={value}" for key, value in rule["kwargs"].items() if key not in hidden]
+    return ": ".join([rule["type"].removeprefix("expect_").replace("_", " "), *([", ".join(shown)] if shown else [])])
+
+
+def _description(rule: Rule) -> str:
+    """What Data Docs show for a rule; a dollar sign would start a template parameter there."""
+    meta = rule["meta"]
+    return f"{meta['id']}: {_expected(rule)}. {meta['reason']}".replace("$", "$$")
+
+
+def _outcome(rule: Rule, result: Any) -> dict[str, Any]:
+    """A rule's entry in the report; `result` is None where the rule was not checked."""
+    entry = {"id": rule["meta"]["id"], "reason": rule["meta"]["reason"], "severity": rule["severity"]}
+    if result is None:
+        return entry | {"success": False, "failing": None, "observed": "not checked"}
+    found, failing = result["result"], result["result"].get("unexpected_count")
+    if crash := _crash(result):
+        observed = f"the check itself failed: {crash}"
+    elif failing:
+        samples = zip(found["partial_unexpected_index_list"], found["partial_unexpected_list"], strict=True)
+        observed = f"{failing} failing, such as " + "; ".join(
+            f"row {row}: {_text(value)}" for row, value in islice(samples, 3)
+        )
+    elif missing := found.get("details", {}).get("mismatched", {}).get("missing"):
+        observed = f"missing: {', '.join(missing)}"
+    else:
+        observed = str(found.get("observed_value", "no failing row"))
+    return entry | {"success": bool(result.success), "failing": failing, "observed": observed}
+
+
+def _text(value: Any) -> str:
+    """A failing value, or the values of a rule about several columns."""
+    return ", ".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+
+
+def _crash(result: Any) -> str | None:
+    """What was raised inside a check. GX keys it by metric, or not at all."""
+    info = result.exception_info
+    for each in [info] if "raised_exception" in info else info.values():
+        if each["raised_exception"]:
+            return str(each["exception_message"])
+    return None
+
+
+def _failing_rows(result: Any) -> list[int]:
+    return result["result"].get("unexpected_index_list") or []
+
+
+def _complaints(rules: list[Rule], outcomes: list[dict[str, Any]], results: dict[str, Any]) -> list[str]:
+    """One line for each rule of the contract that failed; if there is none, for each that was not checked.
+
+    A rule that cannot point at rows is of the contract whatever its severity, and so is one whose check failed itself.
+    The latter is left out where another rule has named the column already: text among numbers fails every other check.
+    """
+    plain, crashed, unchecked, named = [], [], [], set()
+    for rule, outcome in zip(rules, outcomes, strict=True):
+        result = results.get(outcome["id"])
+        if outcome["success"]:
+            continue
+        cure = rule["meta"].get("cure", "Correct the source, or the rule if it is wrong.")
+        line = f"- {outcome['id']}: {outcome['observed']}. Expected: {_expected(rule)}. {outcome['reason']} {cure}"
+        if result is None:
+            unchecked.append(line)
+        elif _crash(result):
+            crashed.append((line, _columns(rule)))
+        elif outcome["severity"] == "critical" or not _failing_rows(result):
+            plain.append(line)
+            named |= _columns(rule)
+    return plain + [line for line, columns in crashed if not columns & named] or unchecked
+
+
+def _too_many(report: dict[str, Any], allowed: float) -> str:
+    worst = sorted(report["rules"], key=lambda outcome: outcome["failing"] or 0, reverse=True)[:3]
+    named = [f"- {each['id']}: {each['observed']}. {each['reason']}" for each in worst if each["failing"]]
+    rows, bad = report["rows"], report["quarantined"]
+    head = (
+        f"{bad} of {rows} rows ({bad / rows:.1%}) break a rule; expected at most {allowed:.1%}. "
+        "Correct the source, or raise meta.max_quarantined_share of the suite. Most broken:"
+    )
+    return "\n".join([head, *named])
+
+
+def _quarantined(readings: pd.DataFrame, failing: dict[str, list[int]]) -> pd.DataFrame:
+    """The rows that broke a rule, with ``row`` and ``rules``; columns of Python objects become text, to be stored."""
+    broken = pd.DataFrame(
+        {
+            "row": np.array([row for rows in failing.values() for row in rows], dtype=np.int64),
+            "rules": np.repeat(list(failing), [len(rows) for rows in failing.values()]),
+        }
+    )
+    rules = broken.groupby("row")["rules"].agg(";".join)
+    objects = {column: "str" for column, values in readings.items() if pd.api.types.is_object_dtype(values)}
+    return readings.iloc[rules.index].astype(objects).assign(row=rules.index, rules=rules.to_numpy())

@@ -1,0 +1,130 @@
+"""From readings to windows: the arrays that families learn from. Nothing here looks across two runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pump_ml.errors import DataError
+from pump_ml.problems import Problem
+from pump_ml.schema import ASSET, COMMISSIONING, KEYS, RUN
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Windows of one or many assets.
+
+    Args:
+        x: readings, float64 ``(windows, length, sensors)``.
+        reference: mean of the asset's commissioning record, float64 ``(windows, sensors)``, or None.
+        rows: ``asset_id, run_id, time`` of each window's last reading.
+        labels: the targets at each window's last reading; empty where the readings bring none.
+        sensors: names of the last axis of `x`.
+    """
+
+    x: Array
+    reference: Array | None
+    rows: pd.DataFrame
+    labels: pd.DataFrame
+    sensors: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def where(self, mask: NDArray[np.bool_]) -> Self:
+        """The windows that `mask` marks."""
+        return replace(
+            self,
+            x=self.x[mask],
+            reference=None if self.reference is None else self.reference[mask],
+            rows=self.rows[mask].reset_index(drop=True),
+            labels=self.labels[mask].reset_index(drop=True),
+        )
+
+    def of_assets(self, assets: Sequence[str]) -> Self:
+        """The windows of these assets."""
+        return self.where(self.rows[ASSET].isin(list(assets)).to_numpy())
+
+
+def make_windows(
+    readings: pd.DataFrame, problem: Problem, sensors: Sequence[str], *, which: Literal["all", "last"] = "all"
+) -> Windows:
+    """Cut each run into windows of the problem's length.
+
+    A window ends at the last reading of its run, the one before it ``stride`` readings earlier, and so on. A run that is
+    shorter than a window gives one window, filled at its start with its first reading.
+
+    Args:
+        readings: frame of `pump_ml.schema`; labels may be missing, as they are when a model is asked.
+        problem: window length and stride, targets, and whether the commissioning record is used.
+        sensors: the feature columns.
+        which: every window, or the last of each run.
+
+    Raises:
+        DataError: a column is missing, a reading is not finite, or an asset has no commissioning record though the problem
+            uses it.
+    """
+    if missing := [name for name in (*KEYS, *sensors) if name not in readings]:
+        raise DataError(f"readings lack {', '.join(missing)}; expected {', '.join((*KEYS, *sensors))}")
+    commissioning = (
+        readings[COMMISSIONING].to_numpy(dtype=bool)
+        if COMMISSIONING in readings
+        else np.zeros(len(readings), dtype=bool)
+    )
+    if problem.reference is None:
+        # Nothing sets those readings apart, so they are readings as any other.
+        commissioning = np.zeros(len(readings), dtype=bool)
+    running = readings[~commissioning].sort_values(list(KEYS), kind="stable", ignore_index=True)
+    values = running[list(sensors)].to_numpy(dtype=np.float64)
+    if not np.isfinite(values).all():
+        bad = [name for name, column in zip(sensors, values.T, strict=True) if not np.isfinite(column).all()]
+        raise DataError(
+            f"readings of {', '.join(bad)} are not finite; validation quarantines such rows: validate first"
+        )
+
+    ends, starts = _ends(running, problem, which)
+    steps = np.arange(problem.windows.length) - (problem.windows.length - 1)
+    index = np.maximum(ends[:, None] + steps, starts[:, None])
+    last = running.iloc[ends].reset_index(drop=True)
+    targets = [target.name for target in problem.targets if target.name in last]
+    return Windows(
+        x=values[index],
+        reference=_reference(readings[commissioning], last[ASSET], sensors) if problem.reference else None,
+        rows=last[list(KEYS)],
+        labels=last[targets],
+        sensors=tuple(sensors),
+    )
+
+
+def _ends(
+    running: pd.DataFrame, problem: Problem, which: Literal["all", "last"]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the windows' last readings, and of the first readings of their runs."""
+    if running.empty:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    new_run = (running[[ASSET, RUN]] != running[[ASSET, RUN]].shift()).any(axis=1).to_numpy()
+    firsts = np.flatnonzero(new_run)
+    lasts = np.append(firsts[1:], len(running)) - 1
+    if which == "last":
+        return lasts, firsts
+    length, stride = problem.windows.length, problem.windows.stride
+    per_run = [
+        np.arange(last, min(first + length - 2, last - 1), -stride)[::-1]
+        for first, last in zip(firsts, lasts, strict=True)
+    ]
+    return np.concatenate(per_run), np.repeat(firsts, [len(ends) for ends in per_run])
+
+
+def _reference(commissioning: pd.DataFrame, assets: "pd.Series[Any]", sensors: Sequence[str]) -> Array:
+    means = commissioning.groupby(ASSET)[list(sensors)].mean()
+    if unknown := sorted(set(assets) - set(means.index)):
+        raise DataError(
+            f"no commissioning record for {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}; the problem compares "
+            f"each asset with its own: add its readings of the first healthy hours, marked {COMMISSIONING} = true"
+        )
+    return means.loc[assets].to_numpy(dtype=np.float64)
