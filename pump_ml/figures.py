@@ -75,7 +75,7 @@ def error_by_life(true: pd.Series, answer: pd.Series, left: pd.Series, target: T
     error = (answer - true).to_numpy()
     band = pd.cut(left, 10)
     grouped = pd.Series(error).groupby(band.to_numpy(), observed=True)
-    middle = [interval.mid for interval in grouped.groups]
+    middle = [interval.mid for interval in grouped.groups]  # type: ignore[attr-defined] # the bands of pd.cut
     low, median, high = (grouped.quantile(q).to_numpy() for q in (0.1, 0.5, 0.9))
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
     axes = figure.subplots()

@@ -124,8 +124,8 @@ class Problem(_Frozen):
         answers = {*labels, *(target.name for target in self.targets)}
         if leaked := [name for name in features if name in answers]:
             raise LeakError(
-                f"problem {self.name!r}: {', '.join(leaked)} would be learnt from and asked for; take the label columns "
-                "out of the features (in the problem's YAML) or out of the sensors (in the source's)"
+                f"problem {self.name!r}: {', '.join(leaked)} would be learnt from and asked for; take the label "
+                "columns out of the features (in the problem's YAML) or out of the sensors (in the source's)"
             )
         if missing := [name for name in features if name not in sensors]:
             raise ConfigurationError(

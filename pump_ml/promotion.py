@@ -37,7 +37,8 @@ class Decision:
         challenger: the challenger's version; None when no family was eligible.
         reason: in words.
         eligible: whether each family meets the targets.
-        errors: relative error of each family and of the champion where they were compared; below 1 is inside the targets.
+        errors: relative error of each family and of the champion where they were compared; below 1 is inside the
+            targets.
     """
 
     promoted: bool
@@ -54,8 +55,8 @@ class Decision:
 def decide(contenders: Sequence[Contender], champion: Contender | None, problem: Problem) -> Decision:
     """Choose the challenger among the eligible by validation rows, and compare it with the champion on the test rows.
 
-    A family is eligible when each target reaches its threshold; where the problem has none, when it beats the baseline of the
-    same run on each target. The champion falls only to a strictly lower relative error.
+    A family is eligible when each target reaches its threshold; where the problem has none, when it beats the baseline
+    of the same run on each target. The champion falls only to a strictly lower relative error.
 
     Args:
         contenders: this run's families, measured on the same rows; the baseline among them.
@@ -76,14 +77,15 @@ def decide(contenders: Sequence[Contender], champion: Contender | None, problem:
     if champion is None:
         reason = f"{best.family} is the first eligible model (relative error {ours:.3f})"
         return Decision(True, best.version, reason, eligible, errors)
+    standing = f"version {champion.version} ({champion.family})"
     if not champion.contest:
-        reason = f"version {champion.version} ({champion.family}) stays: it has learnt from every test asset, so nothing can be compared"
+        reason = f"{standing} stays: it has learnt from every test asset, so nothing can be compared"
         return Decision(False, best.version, reason, eligible, errors)
     theirs = errors["champion"]
     if ours < theirs:
-        reason = f"{best.family} beats version {champion.version} ({champion.family}): relative error {ours:.3f} < {theirs:.3f}"
+        reason = f"{best.family} beats {standing}: relative error {ours:.3f} < {theirs:.3f}"
         return Decision(True, best.version, reason, eligible, errors)
-    reason = f"version {champion.version} ({champion.family}) stays: {best.family} has relative error {ours:.3f}, it has {theirs:.3f}"
+    reason = f"{standing} stays: its relative error is {theirs:.3f}, {best.family} has {ours:.3f}"
     return Decision(False, best.version, reason, eligible, errors)
 
 

@@ -137,7 +137,7 @@ def log_dataset(
             mlflow.log_input(dataset, context=context)
         else:
             tags = [InputTag("mlflow.data.context", context)]
-            mlflow.MlflowClient().log_inputs(run, [DatasetInput(dataset._to_mlflow_entity(), tags)])  # noqa: SLF001
+            mlflow.MlflowClient().log_inputs(run, [DatasetInput(dataset._to_mlflow_entity(), tags)])
 
 
 def log_predictor(predictor: Predictor, example: pd.DataFrame) -> str:

@@ -1,7 +1,7 @@
 """Stored readings: raw data as they came, quarantined rows, and the immutable snapshots that models learn from.
 
-A folder holds the data first and its ``manifest.json`` last: the manifest is the commit mark. A folder that has one is never
-written again; a folder without one is what an interrupted step left, and the step's retry writes the same bytes.
+A folder holds the data first and its ``manifest.json`` last: the manifest is the commit mark. A folder that has one is
+never written again; a folder without one is what an interrupted step left, and the step's retry writes the same bytes.
 """
 
 import hashlib

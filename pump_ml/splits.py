@@ -36,8 +36,8 @@ class Split:
             for asset in assets:
                 if asset in seen:
                     raise LeakError(
-                        f"asset {asset!r} is in {seen[asset]} and in {part}; a model would be judged on a pump it has seen: "
-                        "give each asset to one part"
+                        f"asset {asset!r} is in {seen[asset]} and in {part}; a model would be judged on a pump it has "
+                        "seen: give each asset to one part"
                     )
                 seen[asset] = part
 
@@ -54,9 +54,9 @@ class Split:
 def by_asset(readings: pd.DataFrame, policy: SplitPolicy, *, seed: int) -> Split:
     """Divide the assets by the policy's shares, within each stratum.
 
-    An asset's stratum is its label in the policy's `stratify` column at its last reading: how it ended. The order within a
-    stratum is that of a hash of seed and name, so the same seed gives the same split on any machine, and a new asset moves few
-    old ones.
+    An asset's stratum is its label in the policy's `stratify` column at its last reading: how it ended. The order
+    within a stratum is that of a hash of seed and name, so the same seed gives the same split on any machine, and a
+    new asset moves few old ones.
 
     Raises:
         LeakError: the data's own parts share an asset.
@@ -67,13 +67,13 @@ def by_asset(readings: pd.DataFrame, policy: SplitPolicy, *, seed: int) -> Split
             raise DataError(f"the split takes the data's own test part, but the readings have no column {column!r}")
     own_test: set[str] = set()
     if policy.test == "own":
-        parts = readings.groupby(ASSET)[PART].agg(lambda values: frozenset(values))
+        parts = readings.groupby(ASSET)[PART].unique()
         for asset, found in parts.items():
             if len(found) > 1:
                 raise LeakError(
                     f"asset {asset!r} is in the parts {', '.join(sorted(found))}; give each asset to one part"
                 )
-        own_test = {str(asset) for asset, found in parts.items() if found == {"test"}}
+        own_test = {str(asset) for asset, found in parts.items() if list(found) == ["test"]}
     strata = _strata(readings, policy)
     shares = {"train": policy.train, "validation": policy.validation}
     if policy.test != "own":

@@ -3,8 +3,8 @@
     fetch -> validate -> snapshot                                              a dataset
     plan -> train(baseline) -> gate -> train(…) -> evaluate -> promote -> report    a training run
 
-A step may be tried again at any time: it finds what an earlier try finished by its key, and does the rest. Heavy imports stand
-inside the functions.
+A step may be tried again at any time: it finds what an earlier try finished by its key, and does the rest. Heavy
+imports stand inside the functions.
 """
 
 import hashlib
@@ -17,15 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from pump_ml import catalog
 from pump_ml.errors import ConfigurationError, ContractError, GateError, UnknownNameError
-from pump_ml.settings import PACKAGE, Settings, git_sha
+from pump_ml.settings import Settings, git_sha
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pump_ml.problems import Problem
-    from pump_ml.snapshots import Snapshot
-    from pump_ml.splits import Split
-    from pump_ml.windows import Windows
 
 Json = dict[str, Any]
 Progress = Callable[[str, float], None]
@@ -49,7 +45,8 @@ def log_progress() -> Progress:
     return report
 
 
-# --- a dataset ----------------------------------------------------------------------------------------------------------
+# --- a dataset
+# ----------------------------------------------------------------------------------------------------------
 
 
 def fetch(source: str, options: Mapping[str, Any], progress: Progress | None = None) -> Json:
@@ -150,7 +147,7 @@ def snapshot(validated: Mapping[str, Any]) -> Json:
     good = telemetry.readings
     if validated["quarantined"]:
         rows = pd.read_parquet(str(root / "quarantine" / validated["validation"] / "readings.parquet"), columns=["row"])
-        good = good.drop(index=rows["row"]).reset_index(drop=True)
+        good = good.drop(index=good.index[rows["row"].to_numpy()]).reset_index(drop=True)
     if good[TIME].dtype.kind == "f":  # cycles of which some were missing; those rows are in quarantine now
         good = good.astype({TIME: "int64"})
     kept = Telemetry(good, telemetry.sensors, telemetry.labels, telemetry.suite, telemetry.origin)
@@ -165,7 +162,8 @@ def snapshot(validated: Mapping[str, Any]) -> Json:
     return {"snapshot": key, "rows": len(good), "quarantined": validated["quarantined"], "docs": validated["docs"]}
 
 
-# --- a training run -----------------------------------------------------------------------------------------------------
+# --- a training run
+# -----------------------------------------------------------------------------------------------------
 
 
 def plan(
@@ -190,8 +188,8 @@ def plan(
         tags: more tags of the MLflow run, such as the DAG's name.
 
     Returns:
-        The plan, which the other steps take: the arguments, ``split`` (key), ``experiment``, ``parent`` (MLflow run) and
-        ``others`` (the families beside the baseline).
+        The plan, which the other steps take: the arguments, ``split`` (key), ``experiment``, ``parent`` (MLflow run)
+        and ``others`` (the families beside the baseline).
 
     Raises:
         UnknownNameError: a family, a preset or a problem does not exist.
@@ -258,6 +256,23 @@ def read_plan(run_key: str) -> Json:
     return content
 
 
+def read_candidates(plan: Mapping[str, Any]) -> list[Json]:
+    """What `train` returned for each family of a training run so far, the baseline first."""
+    from pump_ml import registry
+    from pump_ml.work import Work
+
+    client = registry.connect()
+    name = Work(plan).problem.model_name
+    candidates: list[Json] = []
+    for family in ("baseline", *plan["others"]):
+        run = registry.find_run(client, plan["experiment"], f"{plan['run_key']}/{family}")
+        version = registry.registered(client, name, run.info.run_id) if run else None
+        if run is None or version is None:
+            raise UnknownNameError(f"trained family of {plan['run_key']}", family, [c["family"] for c in candidates])
+        candidates.append(dict(json.loads(run.data.tags[CANDIDATE]), version=version))
+    return candidates
+
+
 def _plan_path(settings: Settings, run_key: str) -> Any:
     return settings.data / "plans" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', run_key)}.json"
 
@@ -274,15 +289,16 @@ def train(
         progress: gets the share that is done.
 
     Returns:
-        ``family``, ``run`` (MLflow run), ``version`` (registered), ``seconds`` of the fit, and ``validation``: each target's
-        metric on the validation windows.
+        ``family``, ``run`` (MLflow run), ``version`` (registered), ``seconds`` of the fit, and ``validation``: each
+        target's metric on the validation windows.
     """
     from pump_ml import registry
     from pump_ml.evaluation import as_learnt, judge
+    from pump_ml.work import Curves, Work, hyper_parameters
 
-    work = _Work(plan)
+    work = Work(plan)
     name = work.problem.model_name
-    hyper, parameters = _hyper_parameters(family, plan["preset"])
+    hyper, parameters = hyper_parameters(family, plan["preset"])
     client = registry.connect(work.settings)
     with registry.child_run(
         client, plan["experiment"], plan["parent"], f"{plan['run_key']}/{family}", family,
@@ -290,7 +306,7 @@ def train(
     ) as run:  # fmt: skip
         if version := registry.registered(client, name, run):
             log.info("%s was registered as version %s by an earlier try", family, version)
-            return json.loads(client.get_run(run).data.tags[CANDIDATE]) | {"version": version}
+            return dict(json.loads(client.get_run(run).data.tags[CANDIDATE]), version=version)
         learn, tune = work.windows("train"), work.windows("validation")
         registry.log_parameters(
             client,
@@ -335,8 +351,9 @@ def gate(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> Json:
     """
     from pump_ml import metrics
     from pump_ml.evaluation import as_learnt, judge, naive_answers
+    from pump_ml.work import Work
 
-    work = _Work(plan)
+    work = Work(plan)
     learn, tune = work.windows("train"), work.windows("validation")
     truth = tune.rows.join(as_learnt(tune.labels, work.problem))
     naive = judge("naive", naive_answers(learn.labels, tune.rows, work.problem), truth, work.problem).headline(
@@ -350,8 +367,9 @@ def gate(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> Json:
     ]
     if failed:
         raise GateError(
-            f"the data do not carry {', '.join(failed)}: a constant answer is as good as the baseline, so no model was trained. "
-            "Check the labels, bring more assets or sensors that see the fault, or drop the target from the problem"
+            f"the data do not carry {', '.join(failed)}: a constant answer is as good as the baseline, so nothing else "
+            "is trained. Check the labels, bring more assets or sensors that see the fault, or drop the target from the "
+            "problem"
         )
     log.info("the baseline beats the naive predictor on every target: %s against %s", ours, naive)
     return {"naive": naive, "baseline": ours}
@@ -362,8 +380,8 @@ def evaluate(
 ) -> Json:
     """Judge this run's models, and the standing champion, on the same test rows.
 
-    Each model is the registered artifact and gets raw readings. Where the champion has learnt from some of the test assets, it
-    is compared with the others on the rest.
+    Each model is the registered artifact and gets raw readings. Where the champion has learnt from some of the test
+    assets, it is compared with the others on the rest.
 
     Args:
         plan: what `plan` returned.
@@ -371,8 +389,8 @@ def evaluate(
         progress: gets the share that is done.
 
     Returns:
-        ``rows`` judged, ``scorecards`` (family, version, seconds, validation, test, contest, passed) and ``champion``, the
-        same or None. ``test`` is over all test rows, ``contest`` over those that the champion is compared on.
+        ``rows`` judged, ``scorecards`` (family, version, seconds, validation, test, contest, passed) and ``champion``,
+        the same or None. ``test`` is over all test rows, ``contest`` over those that the champion is compared on.
 
     Raises:
         LeakError: a model was fitted on an asset it is judged by.
@@ -380,8 +398,9 @@ def evaluate(
     from pump_ml import figures, registry
     from pump_ml.evaluation import judge, refuse_known_assets
     from pump_ml.schema import ASSET
+    from pump_ml.work import Work
 
-    work = _Work(plan)
+    work = Work(plan)
     problem, name = work.problem, work.problem.model_name
     report = progress or log_progress()
     client = registry.connect(work.settings)
@@ -436,8 +455,9 @@ def promote(plan: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Json:
     """
     from pump_ml import ledger, registry
     from pump_ml.promotion import Contender, decide
+    from pump_ml.work import Work
 
-    work = _Work(plan)
+    work = Work(plan)
     ledger.prepare(work.settings)
     if taken := ledger.find(plan["run_key"], work.settings):
         log.info("this run's decision was taken by an earlier try: %s", taken.decision["reason"])
@@ -475,8 +495,9 @@ def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Map
         What `pump_ml.scoreboard` shows.
     """
     from pump_ml import registry
+    from pump_ml.work import Work
 
-    work = _Work(plan)
+    work = Work(plan)
     client = registry.connect(work.settings)
     docs = work.settings.home / "docs" / str(work.snapshot.manifest.get("validation")) / "index.html"
     content = {
@@ -524,109 +545,3 @@ def close(plan: Mapping[str, Any]) -> Json:
     from pump_ml import registry
 
     return {"killed": registry.close(registry.connect(), plan["parent"], "FAILED")}
-
-
-class _Work:
-    """What every step of a training run needs, read by the plan's keys."""
-
-    def __init__(self, plan: Mapping[str, Any]) -> None:
-        from pump_ml import snapshots
-        from pump_ml.problems import load_problem
-        from pump_ml.splits import Split
-
-        self.plan = plan
-        self.settings = Settings.load()
-        self.problem: Problem = load_problem(plan["problem"], self.settings)
-        self.snapshot: Snapshot = snapshots.load(self.settings.data, "snapshots", plan["snapshot"])
-        manifest = self.settings.data / "splits" / f"{plan['split']}.json"
-        self.split: Split = Split.from_json(json.loads(manifest.read_text(encoding="utf-8")))
-        telemetry = self.snapshot.telemetry
-        self.features = self.problem.choose_features([s.name for s in telemetry.sensors], telemetry.labels)
-
-    def rows(self, part: str) -> "pd.DataFrame":
-        """Readings of a part's assets."""
-        readings = self.snapshot.telemetry.readings
-        return readings[readings["asset_id"].isin(getattr(self.split, part))]
-
-    def windows(self, part: str) -> "Windows":
-        """Windows to learn from or to tune on."""
-        from pump_ml.windows import make_windows
-
-        return make_windows(self.rows(part), self.problem, self.features)
-
-    def truth(self) -> "pd.DataFrame":
-        """Keys and labels of the test rows that are judged."""
-        from pump_ml.windows import make_windows
-
-        windows = make_windows(self.rows("test"), self.problem, self.features, which=self.problem.windows.judged)
-        return windows.rows.join(windows.labels)
-
-    def ask(self, model: Any, readings: "pd.DataFrame") -> "pd.DataFrame":
-        """Answers of a registered model to raw readings, for the rows that are judged."""
-        from pump_ml import registry
-        from pump_ml.windows import make_windows
-
-        predictor = registry.predictor_of(model)
-        if self.problem.windows.judged == "last":
-            answers: pd.DataFrame = model.predict(readings[list(predictor.columns)])
-            return answers
-        return predictor.table(make_windows(readings, self.problem, predictor.sensors))
-
-    def example(self) -> "pd.DataFrame":
-        """Readings of one training asset: its commissioning record and its first other run."""
-        rows = self.rows("train")
-        rows = rows[rows["asset_id"] == self.split.train[0]]
-        apart = rows["commissioning"] if self.problem.reference else rows["commissioning"] & False
-        first = rows.loc[~apart, "run_id"].iloc[0]
-        length = self.problem.windows.length
-        return rows[apart | (rows["run_id"] == first)].groupby("run_id", sort=False).tail(max(length, 1))
-
-    def log_lineage(self, part: str, run: str | None = None) -> None:
-        """Note in MLflow that a run read this part of the snapshot."""
-        from pump_ml import registry
-
-        registry.log_dataset(
-            self.rows(part), key=self.plan["snapshot"], content_hash=self.snapshot.content_hash,
-            source=str(self.settings.data / "snapshots" / self.plan["snapshot"]), context=part, run=run,
-        )  # fmt: skip
-
-
-class Curves:
-    """Collects what a family reports while it learns, for learning curves, and passes its progress on.
-
-    Args:
-        what: what is being done, for the progress.
-        progress: gets the share that is done.
-    """
-
-    def __init__(self, what: str, progress: Progress) -> None:
-        self.what, self.progress = what, progress
-        self.points: list[tuple[str, float, int]] = []
-
-    def watch(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the values of one step; see `pump_ml.models.Watch`."""
-        for name, value in values.items():
-            if name == "progress":
-                self.progress(self.what, value)
-            else:
-                self.points.append((name, value, step))
-
-    def figure(self) -> Any:
-        """Learning curves, or None where the family reports none."""
-        from pump_ml import figures
-
-        curves: dict[str, list[tuple[int, float]]] = {}
-        for name, value, step in self.points:
-            curves.setdefault(name, []).append((step, value))
-        return figures.learning_curves(curves)
-
-
-def _hyper_parameters(family: str, preset: str) -> tuple[Any, Json]:
-    """A family with the preset's hyper-parameters, and all of them for the record."""
-    import dataclasses
-
-    import yaml
-
-    presets = yaml.safe_load((PACKAGE / "conf" / "presets.yaml").read_text(encoding="utf-8"))
-    made = catalog.load("family", catalog.FAMILIES, family)(**presets[preset].get(family, {}))
-    return made, dataclasses.asdict(made)

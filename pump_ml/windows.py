@@ -56,8 +56,8 @@ def make_windows(
 ) -> Windows:
     """Cut each run into windows of the problem's length.
 
-    A window ends at the last reading of its run, the one before it ``stride`` readings earlier, and so on. A run that is
-    shorter than a window gives one window, filled at its start with its first reading.
+    A window ends at the last reading of its run, the one before it ``stride`` readings earlier, and so on. A run that
+    is shorter than a window gives one window, filled at its start with its first reading.
 
     Args:
         readings: frame of `pump_ml.schema`; labels may be missing, as they are when a model is asked.
@@ -66,8 +66,8 @@ def make_windows(
         which: every window, or the last of each run.
 
     Raises:
-        DataError: a column is missing, a reading is not finite, or an asset has no commissioning record though the problem
-            uses it.
+        DataError: a column is missing, a reading is not finite, or an asset has no commissioning record though the
+            problem uses it.
     """
     if missing := [name for name in (*KEYS, *sensors) if name not in readings]:
         raise DataError(f"readings lack {', '.join(missing)}; expected {', '.join((*KEYS, *sensors))}")
@@ -124,7 +124,8 @@ def _reference(commissioning: pd.DataFrame, assets: "pd.Series[Any]", sensors: S
     means = commissioning.groupby(ASSET)[list(sensors)].mean()
     if unknown := sorted(set(assets) - set(means.index)):
         raise DataError(
-            f"no commissioning record for {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}; the problem compares "
-            f"each asset with its own: add its readings of the first healthy hours, marked {COMMISSIONING} = true"
+            f"no commissioning record for {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}; the problem "
+            f"compares each asset with its own: add its readings of the first healthy hours, marked "
+            f"{COMMISSIONING} = true"
         )
     return means.loc[assets].to_numpy(dtype=np.float64)

@@ -236,10 +236,11 @@ def test_templates_put_columns_part_and_stem_together(lab: Lab) -> None:
     assert readings["rul_cycles"].tolist() == [0, 0]
 
 
-def test_the_first_rows_of_each_run_are_commissioning(lab: Lab) -> None:
+def test_the_first_rows_of_each_asset_are_commissioning_and_a_run_of_their_own(lab: Lab) -> None:
     lab.write("a.csv", "unit,cycle,p\n1,1,0\n2,1,0\n1,2,0\n,1,0\n1,3,0\n2,2,0\n")
     readings = lab.source(cycles(commissioning={"first": 2})).fetch().readings
     assert readings["commissioning"].tolist() == [True, True, True, False, False, True]
+    assert (readings["run_id"].str.endswith("/commissioning") == readings["commissioning"]).all()
 
 
 # Time

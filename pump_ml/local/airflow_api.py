@@ -23,6 +23,7 @@ class TaskState:
         task: id of the task.
         index: index of a mapped task, -1 otherwise.
         label: what to call it: ``train[cnn1d]`` for a mapped task, else its id.
+        named: False for a mapped task that has only its number in `label`, maybe until it has rendered its name.
         state: Airflow's word for it; ``"none"`` before the scheduler looked at it.
         tries: how often it was started.
         started: when it was started, None before.
@@ -32,6 +33,7 @@ class TaskState:
     task: str
     index: int
     label: str
+    named: bool
     state: str
     tries: int
     started: datetime | None
@@ -202,11 +204,12 @@ def _reason(answer: httpx.Response) -> str:
 
 def _task(found: Mapping[str, Any]) -> TaskState:
     index = int(found["map_index"])
-    name = found["rendered_map_index"] if found["rendered_map_index"] is not None else index
+    name = found["rendered_map_index"]
     return TaskState(
         task=found["task_id"],
         index=index,
-        label=found["task_id"] if index < 0 else f"{found['task_id']}[{name}]",
+        label=found["task_id"] if index < 0 else f"{found['task_id']}[{index if name is None else name}]",
+        named=index < 0 or name is not None,
         state=found["state"] or "none",
         tries=int(found["try_number"]),
         started=_time(found["start_date"]),

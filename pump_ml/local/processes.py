@@ -6,7 +6,7 @@ whatever session or process group they are and whoever adopted them; a recycled 
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # ships no types
@@ -47,26 +47,31 @@ def gone(process: psutil.Process) -> bool:
         return True
 
 
-def end(home: Path, *, grace_s: float) -> None:
+def end(home: Path, *, grace_s: float, known: Iterable[psutil.Process] = ()) -> None:
     """End every process of the stack in `home`: ask, wait `grace_s` seconds, then kill, until none is left.
+
+    Args:
+        home: the stack's ``var`` folder.
+        grace_s: how long a process that was asked may take.
+        known: processes that belonged to the stack earlier; one with a clean environment cannot be found again once
+            its parent has ended.
 
     Raises:
         StackError: some cannot be ended.
     """
-    left = of_stack(home)
+    left = {*known, *of_stack(home)}
     for process in left:
         _send(process, psutil.Process.terminate)
     psutil.wait_procs(left, timeout=grace_s)
     for _ in range(5):  # a process may fork while its parent is killed
-        left = of_stack(home)
+        left = {process for process in left | set(of_stack(home)) if not gone(process)}
         if not left:
             return
         for process in left:
             _send(process, psutil.Process.kill)
         psutil.wait_procs(left, timeout=5)
-    pids = ", ".join(str(process.pid) for process in of_stack(home))
-    if pids:
-        raise StackError(f"processes {pids} of the stack in {home} do not end; look at them with `ps -fp {pids}`")
+    pids = ",".join(str(process.pid) for process in left)
+    raise StackError(f"processes {pids} of the stack in {home} do not end; look at them with `ps -fp {pids}`")
 
 
 def _send(process: psutil.Process, signal: Callable[[psutil.Process], None]) -> None:

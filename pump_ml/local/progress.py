@@ -46,6 +46,7 @@ class Progress:
     def __init__(self, clock: Clock, dag: str) -> None:
         self._clock, self._dag = clock, dag
         self._shown: dict[tuple[str, int], str] = {}
+        self._nameless: set[tuple[str, int]] = set()
         self._live = Live(console=clock.console, auto_refresh=False) if clock.console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -66,9 +67,13 @@ class Progress:
             return
         for task in tasks:
             key = (task.task, task.index)
-            if task.state not in ON_THE_WAY and self._shown.get(key) != task.state:
-                self._shown[key] = task.state
-                self._clock.say(f"{self._dag}  {task.label}  {task.state}")
+            if task.state in ON_THE_WAY or self._shown.get(key) == task.state:
+                continue
+            if not task.named and key not in self._nameless:  # it may have its name at the next look
+                self._nameless.add(key)
+                continue
+            self._shown[key] = task.state
+            self._clock.say(f"{self._dag}  {task.label}  {task.state}")
 
 
 def _table(dag: str, tasks: Sequence[TaskState]) -> Table:

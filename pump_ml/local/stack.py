@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import fcntl
-import importlib.util
 import json
 import os
 import secrets
@@ -122,16 +121,16 @@ def stop(config: StackConfig) -> bool:
     Only processes that carry the mark of this stack are touched, so a record left by a crash does no harm.
     """
     record = running(config)
+    everybody = processes.of_stack(config.home)
     if record:
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.supervisor, signal.SIGTERM)
         deadline = time.monotonic() + STOP_S
         while processes.belongs(record.supervisor, config.home) and time.monotonic() < deadline:
             time.sleep(0.1)
-    left = bool(processes.of_stack(config.home))
-    processes.end(config.home, grace_s=2.0)
+    processes.end(config.home, grace_s=2.0, known=everybody)
     forget(config.home)
-    return bool(record) or left
+    return bool(everybody)
 
 
 def check(config: StackConfig) -> Record:
@@ -310,9 +309,8 @@ def _prepare(config: StackConfig, env: Mapping[str, str], say: Say) -> None:
     (config.home / "logs").mkdir(parents=True, exist_ok=True)
     stamp, wanted = config.airflow_home / "migrated", version("apache-airflow-core")
     current = stamp.exists() and stamp.read_text() == wanted and (config.airflow_home / "airflow.db").exists()
-    own = [name for name in ("pump_ml.ledger", "pump_ml.registry") if importlib.util.find_spec(name)]
-    code = f"from importlib import import_module\nfor name in {own!r}: import_module(name).prepare()"
-    commands = {"prepare": [sys.executable, "-P", "-c", code]}
+    own = "from pump_ml import ledger, registry; ledger.prepare(); registry.prepare()"
+    commands = {"prepare": [sys.executable, "-P", "-c", own]}
     if not current:
         say("preparing the databases")
         commands["migrate"] = [sys.executable, "-P", "-m", "airflow", "db", "migrate"]

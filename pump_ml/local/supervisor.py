@@ -38,10 +38,11 @@ def main(spec: Spec) -> int:
     while not asked.wait(POLL_S) and not failure and not (owner and processes.gone(owner)):
         failure = next((_obituary(spec, name, p) for name, p in running.items() if p.poll() is not None), None)
 
+    everybody = processes.of_stack(spec.home)
     for process in running.values():
         process.terminate()
     _wait(running.values(), GRACE_S)
-    processes.end(spec.home, grace_s=1.0)
+    processes.end(spec.home, grace_s=1.0, known=everybody)
     if failure:
         record.failed(failure).write()
         return 1

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from pump_ml import catalog
 from pump_ml.errors import ConfigurationError
-from pump_ml.problems import Problem
-from pump_ml.schema import COMMISSIONING, KEYS
+from pump_ml.problems import Problem, Target
+from pump_ml.schema import ASSET, COMMISSIONING, KEYS
 from pump_ml.windows import Windows, make_windows
 
 Array = NDArray[np.float64]
 Answers = dict[str, Array]
-"""For each target: values ``(windows,)``, or probabilities ``(windows, classes)`` in the order of the target's classes."""
+"""For each target: values ``(windows,)``, or probabilities ``(windows, classes)`` in the order of the target's
+classes."""
 Watch = Callable[[int, Mapping[str, float]], None]
 """Called with a step (epoch, tree) and the metrics there, while a family learns."""
 
@@ -146,15 +147,15 @@ def class_codes(values: pd.Series, classes: tuple[str, ...]) -> NDArray[np.int64
     text = values.astype(str)
     if strange := sorted(set(text) - set(classes)):
         raise ConfigurationError(f"{values.name}: {', '.join(strange)} is not among the classes {', '.join(classes)}")
-    return text.map({name: code for code, name in enumerate(classes)}).to_numpy(dtype=np.int64)
+    return np.asarray(text.map({name: code for code, name in enumerate(classes)}), dtype=np.int64)
 
 
-def training_values(windows: Windows, target: Any) -> Array:
+def training_values(windows: Windows, target: Target) -> Array:
     """A regression target as a family learns it: float64, cut at the target's cap."""
-    values = windows.labels[target.name].to_numpy(dtype=np.float64)
-    return values if target.train_cap is None else np.minimum(values, target.train_cap)
+    values: Array = windows.labels[target.name].to_numpy(dtype=np.float64)
+    return values if target.train_cap is None else values.clip(max=target.train_cap)
 
 
 def fitted_assets(*parts: Windows) -> tuple[str, ...]:
     """The assets of these windows, for `Predictor.assets`."""
-    return tuple(sorted({asset for part in parts for asset in part.rows["asset_id"].unique()}))
+    return tuple(sorted({asset for part in parts for asset in part.rows[ASSET].unique()}))

@@ -50,7 +50,8 @@ class BaselinePredictor(Predictor):
     def load_state(
         cls, folder: Path, state: dict[str, Any], problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]
     ) -> Self:
-        """See `Predictor.load_state`."""
+        """See `Predictor.load_state`; there is no more state than the forests."""
+        del state
         import skops.io
 
         forests = {t.name: skops.io.load(folder / f"{t.name}.skops", trusted=TRUSTED) for t in problem.targets}
@@ -78,7 +79,8 @@ class Baseline:
     requires: ClassVar[tuple[str, ...]] = ("scikit-learn", "skops")
 
     def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
-        """Learn one forest a target from `train`; `validation` is not used."""
+        """Learn one forest a target from `train`; a forest needs no validation."""
+        del validation
         features, _ = statistics(train)
         options: dict[str, Any] = {
             "n_estimators": self.trees,

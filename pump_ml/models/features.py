@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 
 
 def statistics(windows: Windows) -> tuple[Array, list[str]]:
-    """Statistics of each window: mean, standard deviation, slope a step, last value, and the change since commissioning.
+    """Mean, standard deviation, slope, last value and change since commissioning of each window.
 
     Returns:
         float64 ``(windows, columns)`` and the column names, ``STATISTIC(SENSOR)``.
@@ -37,7 +37,8 @@ def statistics(windows: Windows) -> tuple[Array, list[str]]:
 class Channels:
     """Channels of a network, each with zero mean and unit variance over the training windows.
 
-    The channels are the readings and, where there is a commissioning record, their change and relative change since then.
+    The channels are the readings and, where there is a commissioning record, their change and relative change since
+    then.
 
     Args:
         mean: of each channel over the training windows.

@@ -1,20 +1,20 @@
-"""How every network here is trained, saved and asked. A network is a trunk; the heads follow from the problem's targets."""
+"""How every network is trained, saved and asked. A network is a trunk; its heads follow from the targets."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's banner; errors still show
 
-import keras  # noqa: E402 - reads the variable above
-from keras import layers  # noqa: E402
+import keras
+from keras import layers
 
-from pump_ml.errors import DataError  # noqa: E402
-from pump_ml.models import (  # noqa: E402
+from pump_ml.errors import DataError
+from pump_ml.models import (
     Answers,
     Array,
     Predictor,
@@ -23,12 +23,13 @@ from pump_ml.models import (  # noqa: E402
     fitted_assets,
     training_values,
 )
-from pump_ml.models.features import Channels  # noqa: E402
-from pump_ml.problems import Problem, Target  # noqa: E402
-from pump_ml.windows import Windows  # noqa: E402
+from pump_ml.models.features import Channels
+from pump_ml.problems import Problem, Target
+from pump_ml.windows import Windows
 
 CLASS_WEIGHT, VALUE_WEIGHT = 0.2, 3.0
-"""Weights of a classification and a regression head: classes are learnt first and fast, then values need the gradient."""
+"""Weights of a classification and a regression head: classes are learnt first and fast, then values need the
+gradient."""
 BATCH_ANSWERS = 2048
 
 

@@ -44,7 +44,8 @@ class XgbPredictor(Predictor):
     def load_state(
         cls, folder: Path, state: dict[str, Any], problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]
     ) -> Self:
-        """See `Predictor.load_state`."""
+        """See `Predictor.load_state`; there is no more state than the boosters."""
+        del state
         boosters = {t.name: xgboost.Booster(model_file=folder / f"{t.name}.ubj") for t in problem.targets}
         return cls(problem, sensors, assets, boosters)
 

@@ -71,8 +71,9 @@ class FilesSource:
             if label.derive:
                 readings[name] = _time_left(readings, label, left)
         first = self.mapping.commissioning.first if self.mapping.commissioning else 0
-        position = readings.groupby([ASSET, RUN]).cumcount()
-        readings[COMMISSIONING] = (position < first) & readings[RUN].notna()
+        readings[COMMISSIONING] = (readings.groupby(ASSET).cumcount() < first) & readings[RUN].notna()
+        # A run of its own, so that no window mixes the reference with what is held against it.
+        readings[RUN] = readings[RUN].where(~readings[COMMISSIONING], readings[RUN] + "/commissioning")
         parts = [PART] if self.mapping.files[0].part else []
         readings = readings[[ASSET, RUN, TIME, COMMISSIONING, *parts, *self.mapping.sensors, *self.mapping.labels]]
         window = {}

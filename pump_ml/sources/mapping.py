@@ -186,7 +186,7 @@ class Label(_Strict):
 
 
 class CommissioningRule(_Strict):
-    """The first rows of each run, in order of the file, that count as commissioning."""
+    """The first rows of each asset, in order of the files, that count as commissioning."""
 
     first: int = Field(gt=0)
 

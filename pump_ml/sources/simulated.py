@@ -32,8 +32,8 @@ class SimulatedSource:
     ) -> None:
         if pumps < 1 or samples < 1 or seed < 0:
             raise ConfigurationError(
-                f"simulated source: pumps={pumps}, samples={samples}, seed={seed}; pumps and samples must be at least 1, "
-                "the seed at least 0"
+                f"simulated source: pumps={pumps}, samples={samples}, seed={seed}; pumps and samples must be at least "
+                "1, the seed at least 0"
             )
         self.pumps, self.samples, self.seed = pumps, samples, seed
         self.progress = progress or (lambda _: None)

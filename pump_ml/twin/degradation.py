@@ -1,7 +1,7 @@
 """Fault modes, how damage changes the pump, and what damage means for its life.
 
-Damage runs from 0 (as new) to 1 (end of life by the limit that each mode states). Health is what is left of it; remaining
-useful life follows from the mode's growth law ``damage = used_life ** growth``.
+Damage runs from 0 (as new) to 1 (end of life by the limit that each mode states). Health is what is left of it;
+remaining useful life follows from the mode's growth law ``damage = used_life ** growth``.
 """
 
 from dataclasses import dataclass
@@ -50,27 +50,50 @@ class FaultMode:
 
 HEALTHY = FaultMode("healthy")
 
-# Limits: 15 % of head or efficiency is where overhaul pays (Hydraulic Institute, pump life cycle costs); vibration ends at the
-# border of zone D; cavitation ends at the 3 % head drop that defines NPSH3 (ISO 9906); leakage at 30 l/h, a failed seal by
-# API 682's plans. Growth: erosion and fatigue speed up (ASTM G32, ISO 281), wear and drift are about linear.
+# Limits: 15 % of head or efficiency is where overhaul pays (Hydraulic Institute, pump life cycle costs); vibration
+# ends at the border of zone D; cavitation ends at the 3 % head drop that defines NPSH3 (ISO 9906); leakage at 30 l/h,
+# a failed seal by API 682's plans. Growth: erosion and fatigue speed up (ASTM G32, ISO 281), wear and drift are about
+# linear.
 FAULTS = (
     FaultMode(
-        "bearing_wear", growth=1.6, bearing_rise_k=25.0, order_1_mm_s=1.5, broadband_gain=8.0, kurtosis=6.0,
+        "bearing_wear",
+        growth=1.6,
+        bearing_rise_k=25.0,
+        order_1_mm_s=1.5,
+        broadband_gain=8.0,
+        kurtosis=6.0,
         efficiency_loss=0.01,
     ),
     FaultMode("impeller_wear", growth=1.0, head_loss=0.15, efficiency_loss=0.12, order_1_mm_s=0.8),
     FaultMode(
-        "cavitation", growth=1.3, head_loss=0.03, efficiency_loss=0.05, suction_loss=0.45, vane_pass_gain=2.0,
-        broadband_gain=6.0, kurtosis=1.0,
+        "cavitation",
+        growth=1.3,
+        head_loss=0.03,
+        efficiency_loss=0.05,
+        suction_loss=0.45,
+        vane_pass_gain=2.0,
+        broadband_gain=6.0,
+        kurtosis=1.0,
     ),
     FaultMode("seal_leak", growth=1.2, leakage_l_h=30.0, efficiency_loss=0.01),
     FaultMode(
-        "misalignment", growth=1.0, order_1_mm_s=0.4 * ZONE_CD_MM_S, order_2_mm_s=0.9 * ZONE_CD_MM_S, bearing_rise_k=12.0,
+        "misalignment",
+        growth=1.0,
+        order_1_mm_s=0.4 * ZONE_CD_MM_S,
+        order_2_mm_s=0.9 * ZONE_CD_MM_S,
+        bearing_rise_k=12.0,
         efficiency_loss=0.02,
     ),
     FaultMode("imbalance", growth=1.0, order_1_mm_s=ZONE_CD_MM_S, bearing_rise_k=4.0),
-    FaultMode("clogging", growth=1.1, head_loss=0.12, efficiency_loss=0.25, order_1_mm_s=0.45 * ZONE_CD_MM_S, vane_pass_gain=1.0),
-)  # fmt: skip
+    FaultMode(
+        "clogging",
+        growth=1.1,
+        head_loss=0.12,
+        efficiency_loss=0.25,
+        order_1_mm_s=0.45 * ZONE_CD_MM_S,
+        vane_pass_gain=1.0,
+    ),
+)
 
 MODES = tuple(fault.name for fault in (HEALTHY, *FAULTS))
 

@@ -186,8 +186,8 @@ def _wander(readings: int, minutes: float, memory_min: float, rng: np.random.Gen
 def samples_v2(asset_id: str, pump_number: int, samples: int, seed: np.random.SeedSequence) -> pd.DataFrame:
     """Dataset v2 of one pump: its commissioning record and independent one-hour samples at separated severity levels.
 
-    Each pump has one fault mode (they take turns over the fleet); its samples take turns over the four severity levels, at
-    a random damage within the level's band.
+    Each pump has one fault mode (they take turns over the fleet); its samples take turns over the four severity
+    levels, at a random damage within the level's band.
 
     Args:
         asset_id: the pump's name.

@@ -1,11 +1,11 @@
-"""What an instrument makes of the true value: a constant error, noise from reading to reading, and a display resolution.
+"""What an instrument makes of the true value: a constant error, noise, and a display resolution.
 
-`span` and `reading` are the limits of error on the data sheet (two standard deviations) as a share of full scale and of the
-reading. They are drawn once a sensor and stay, so a commissioning record cancels part of them. `noise_*` is repeatability plus
-what the process itself does within a minute, one standard deviation. The figures come from instrument classes, not from what a
-model can reach:
+`span` and `reading` are the limits of error on the data sheet (two standard deviations) as a share of full scale and
+of the reading. They are drawn once a sensor and stay, so a commissioning record cancels part of them. `noise_*` is
+repeatability plus what the process itself does within a minute, one standard deviation. The figures come from
+instrument classes, not from what a model can reach:
 
-==========================  ==================================================================================================
+==========================  ========================================================================================
 pressure                    0.25 % of span, repeatability 0.05 %: the common process transmitter (IEC 61298-2 terms)
 flow                        0.5 % of reading, electromagnetic (ISO 20456); turbulence 0.4 %
 temperature                 Pt100 class B, 0.3 K + 0.5 % (IEC 60751); noise 0.15 K
@@ -14,7 +14,7 @@ vibration                   10 % of reading (ISO 2954); 3 % scatter of an RMS ov
 acceleration over 1 kHz     10 % of reading, as vibration; 5 % scatter, since the band is noise
 leakage                     4 % of span of a small variable-area meter (VDI/VDE 3513 class 4); noise 1 %
 speed                       0.1 % of reading, proximity switch
-==========================  ==================================================================================================
+==========================  ========================================================================================
 """
 
 from dataclasses import dataclass
@@ -50,8 +50,9 @@ class Instrument:
         offset = zero / 2.0 * (self.span * full_scale + self.absolute)
         sigma = np.sqrt((self.noise_span * full_scale) ** 2 + (self.noise_reading * true) ** 2 + self.noise_absolute**2)
         shown = true * (1.0 + gain / 2.0 * self.reading) + offset + sigma * rng.standard_normal(true.shape)
-        # Rounded as a display rounds; this also makes a seed give the same bytes on processors whose last digit differs.
-        decimals = int(round(-np.log10(self.resolution)))
+        # Rounded as a display rounds; this also makes a seed give the same bytes on processors whose last digit
+        # differs.
+        decimals = round(-float(np.log10(self.resolution)))
         return np.round(np.maximum(shown, 0.0) if self.absolute == 0.0 else shown, decimals)
 
 

@@ -18,10 +18,11 @@ def off_design(load: Array) -> Array:
 
 
 def order_velocity(residual: float, fault: float, r: Array) -> Array:
-    """Velocity of one shaft order: residual and fault in quadrature (their phases differ), growing with speed squared."""
-    return np.hypot(residual, fault) * r**2
+    """Velocity of one shaft order: residual and fault in quadrature, as phases differ; grows with speed squared."""
+    return float(np.hypot(residual, fault)) * r**2
 
 
 def overall(*components: Array) -> Array:
     """Overall velocity RMS of uncorrelated components (Parseval)."""
-    return np.sqrt(np.sum(np.square(components), axis=0))
+    total: Array = np.sqrt(np.sum(np.square(components), axis=0))
+    return total

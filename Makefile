@@ -1,0 +1,69 @@
+# Everything is a target here; `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Stamps: an environment is made again when its lock or the project's metadata change.
+INSTALLED := $(VENV)/.installed
+DEVELOPED := $(VENV)/.developed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps
+# The first interpreter that fits; say `make PYTHON=/path/to/python3.12 …` for another.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	"$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo "$$name" && break; \
+	done)
+ARGS ?=
+
+.PHONY: help run ui stop status test check lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: $(INSTALLED) ## Make a dataset, train every family, show the scores; options: make run ARGS="…"
+	@$(BIN)/pump-ml local run $(ARGS)
+
+ui: $(INSTALLED) ## Start Airflow and MLflow in the background and print where they are
+	@$(BIN)/pump-ml local ui $(ARGS)
+
+stop: ## End everything that `make run` and `make ui` started
+	@if [ -x $(BIN)/pump-ml ]; then $(BIN)/pump-ml local stop; else echo "nothing was running"; fi
+
+status: $(INSTALLED) ## Say whether the stack is up, and where
+	@$(BIN)/pump-ml local status
+
+test: $(DEVELOPED) ## Run the tests; a part of them: make test ARGS="-k splits"
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(DEVELOPED) ## Formatting, lint and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+lock: ## Resolve requirements.lock and requirements-dev.lock again (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH"; exit 1; }
+	uv pip compile pyproject.toml --extra all --group build --universal --generate-hashes --no-emit-index-url -o requirements.lock
+	uv pip compile pyproject.toml --extra all --group dev -c requirements.lock --universal --generate-hashes --no-emit-index-url -o requirements-dev.lock
+
+clean: ## Remove the environment and the caches; var/ (data, models, logs) stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	@find . -name __pycache__ -type d -not -path './var/*' -prune -exec rm -rf {} +
+	@echo "removed $(VENV) and the caches; var/ was left alone"
+
+$(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "installing the locked dependencies (a few minutes the first time)"
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(DEVELOPED): $(INSTALLED) requirements-dev.lock
+	@echo "installing the tools for tests and checks"
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || { echo "no Python 3.11, 3.12 or 3.13 on the PATH: install one, or name it: make PYTHON=/path/to/python3.12 …" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,259 @@
+"""``pump-ml``: every step without Airflow, and the local Airflow stack. The steps are the ones that the DAGs call."""
+
+import json
+import logging
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pump_ml import catalog, steps
+from pump_ml.errors import PumpMLError
+
+console = Console(stderr=True)
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+local = typer.Typer(help="The local Airflow and MLflow that `make run` and `make ui` start.", no_args_is_help=True)
+app.add_typer(local, name="local")
+
+Source = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.SOURCES)}.")]
+Pumps = Annotated[int, typer.Option(help="Simulated pumps.")]
+Samples = Annotated[int, typer.Option(help="Simulated one-hour samples a pump.")]
+Seed = Annotated[int, typer.Option(help="Same seed: same rows, same split, same trees.")]
+Mapping = Annotated[str | None, typer.Option(help="Files: name or path of the YAML that describes them.")]
+DataPath = Annotated[str | None, typer.Option("--path", help="Files: folder, file or archive.")]
+Problem = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.PROBLEMS)}, or the path of a YAML.")]
+Preset = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.PRESETS)}: how long they learn.")]
+Families = Annotated[list[str], typer.Option("--family", help=f"Of {', '.join(catalog.FAMILIES)}; repeat it for more.")]
+RunKey = Annotated[str | None, typer.Option("--run", help="Name of the training run; a known one is taken up again.")]
+
+
+@app.command()
+def dataset(
+    source: Source = "simulated",
+    pumps: Pumps = 560,
+    samples: Samples = 12,
+    seed: Seed = 7,
+    mapping: Mapping = None,
+    path: DataPath = None,
+) -> None:
+    """Fetch readings, validate them, store a snapshot; prints its key.
+
+    Example: pump-ml dataset --source files --mapping cmapss_fd001 --path cmapss_FD001.tar.gz
+    """
+    _show(_dataset(source, pumps, samples, seed, mapping, path))
+
+
+@app.command()
+def train(
+    snapshot: Annotated[str, typer.Option(help="Key that `pump-ml dataset` printed.")],
+    problem: Problem = "diagnosis",
+    family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
+    preset: Preset = "standard",
+    seed: Seed = 7,
+    run: RunKey = None,
+) -> None:
+    """Train families on a snapshot behind the baseline's gate; prints the candidates.
+
+    Example: pump-ml train --snapshot v2-1a2b3c --family xgb --family cnn1d
+    """
+    _show(_train(snapshot, problem, family, preset, seed, run))
+
+
+@app.command()
+def evaluate(run: Annotated[str, typer.Option(help="Training run that `pump-ml train` printed.")]) -> None:
+    """Judge a training run's models on the test assets, crown the best, and show the scoreboard.
+
+    Example: pump-ml evaluate --run cli/20261122-101500-3f
+    """
+    _scoreboard(_evaluate(run))
+
+
+@app.command(name="run")
+def run_all(
+    source: Source = "simulated",
+    pumps: Pumps = 560,
+    samples: Samples = 12,
+    mapping: Mapping = None,
+    path: DataPath = None,
+    problem: Problem = "diagnosis",
+    family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
+    preset: Preset = "standard",
+    seed: Seed = 7,
+    run: RunKey = None,
+) -> None:
+    """Do all of it without Airflow: dataset, training, evaluation, promotion.
+
+    Example: pump-ml run --source files --mapping cmapss_fd001 --path cmapss_FD001.tar.gz --problem rul
+    """
+    made = _dataset(source, pumps, samples, seed, mapping, path)
+    trained = _train(made["snapshot"], problem, family, preset, seed, run)
+    _scoreboard(_evaluate(trained["run"]))
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Option(help="Registered model, such as pump-diagnosis.")],
+    readings: Annotated[Path, typer.Option(exists=True, help="Parquet file of raw readings.")],
+    version: Annotated[str, typer.Option(help="Version, or an alias.")] = "@champion",
+) -> None:
+    """Answer raw readings with a registered model; prints CSV.
+
+    Example: pump-ml predict --model pump-diagnosis --readings var/data/snapshots/v2-1a2b3c/readings.parquet
+    """
+    import pandas as pd
+
+    from pump_ml import registry
+
+    registry.connect()
+    loaded = registry.load_model(model, version)
+    frame = pd.read_parquet(readings)
+    answers = loaded.predict(frame[[c for c in registry.predictor_of(loaded).columns if c in frame]])
+    answers.to_csv(sys.stdout, index=False)
+
+
+@local.command(name="run")
+def local_run(
+    source: Source = "simulated",
+    pumps: Pumps = 560,
+    samples: Samples = 12,
+    mapping: Mapping = None,
+    path: DataPath = None,
+    problem: Problem = "diagnosis",
+    family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
+    preset: Preset = "standard",
+    seed: Seed = 7,
+) -> None:
+    """Do all of it in Airflow: start the components, run both DAGs, show the scoreboard, stop what was started.
+
+    Example: pump-ml local run --preset quick --pumps 140
+    """
+    from pump_ml.local.commands import run
+
+    where = {"mapping": mapping, "path": path and str(Path(path).resolve())}
+    data = {
+        "source": source,
+        "pumps": pumps,
+        "samples": samples,
+        "seed": seed,
+        "problem": problem,
+        "publish": False,
+        **where,
+    }
+    _scoreboard(run(data, {"problem": problem, "families": family, "preset": preset, "seed": seed}))
+
+
+@local.command()
+def ui() -> None:
+    """Keep Airflow and MLflow up on this machine, and print their addresses and the login.
+
+    Example: pump-ml local ui
+    """
+    from pump_ml.local.commands import ui as keep_up
+
+    keep_up()
+
+
+@local.command()
+def stop() -> None:
+    """End every process of the local stack.
+
+    Example: pump-ml local stop
+    """
+    from pump_ml.local.commands import stop as end
+
+    end()
+
+
+@local.command()
+def status() -> None:
+    """Say what of the local stack is up.
+
+    Example: pump-ml local status
+    """
+    from pump_ml.local.commands import status as look
+
+    look()
+
+
+def _dataset(source: str, pumps: int, samples: int, seed: int, mapping: str | None, path: str | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"pumps": pumps, "samples": samples, "seed": seed}
+    if source != "simulated":
+        options = {name: value for name, value in (("mapping", mapping), ("path", path)) if value is not None}
+    with _bars() as progress:
+        fetched = steps.fetch(source, options, progress)
+        progress("validate", 0.0)
+        validated = steps.validate(fetched["raw"])
+        progress("validate", 1.0)
+        return steps.snapshot(validated)
+
+
+def _train(snapshot: str, problem: str, families: list[str], preset: str, seed: int, run: str | None) -> dict[str, Any]:
+    run = run or f"cli/{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    plan = steps.plan(snapshot, problem, run, families=families, preset=preset, seed=seed)
+    try:
+        with _bars() as progress:
+            candidates = [steps.train(plan, "baseline", progress=progress)]
+            steps.gate(plan, candidates[0])
+            candidates += [steps.train(plan, family, progress=progress) for family in plan["others"]]
+    except BaseException:
+        steps.close(plan)
+        raise
+    return {"run": run, "candidates": candidates}
+
+
+def _evaluate(run: str) -> dict[str, Any]:
+    plan = steps.read_plan(run)
+    with _bars() as progress:
+        evaluation = steps.evaluate(plan, steps.read_candidates(plan), progress)
+    return steps.report(plan, evaluation, steps.promote(plan, evaluation))
+
+
+@contextmanager
+def _bars() -> Iterator[steps.Progress]:
+    """Progress bars on standard error, one for each kind of work."""
+    columns = (
+        TextColumn("{task.description:<18}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, share: float) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=1.0)
+            bars.update(tasks[what], completed=share)
+
+        yield report
+
+
+def _show(content: dict[str, Any]) -> None:
+    typer.echo(json.dumps(content, indent=1))
+
+
+def _scoreboard(report: dict[str, Any]) -> None:
+    from pump_ml.scoreboard import show
+
+    show(report)
+
+
+def main() -> None:
+    """Entry of the console script: an error that pump_ml raises on purpose is one message and exit code 1."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
+    )
+    try:
+        app()
+    except PumpMLError as error:
+        console.print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None

@@ -1,0 +1,88 @@
+"""The table at the end of a training run: who met which target, who is champion, what to do next."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+NUMERIC = ("value", "threshold", "seconds")
+BOUND = {"higher": "≥", "lower": "≤"}
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """Print a training report on standard output."""
+    Console().print(render(report), crop=False)
+
+
+def render(report: Mapping[str, Any]) -> RenderableType:
+    """A training report as something that rich prints.
+
+    Args:
+        report: ``problem``, ``snapshot``, ``rows_judged``, ``scorecards`` (``family``, ``version``, ``seconds``,
+            ``eligible``, ``targets`` of ``name, metric, value, threshold, better, passed``), ``decision``
+            (``promoted``, ``reason``), ``champion`` (``name``, ``version``, ``family``, or None), ``data_docs``.
+    """
+    return Group(_table(report), *_verdict(report), Text(), *_next(report))
+
+
+def _table(report: Mapping[str, Any]) -> Table:
+    title = f"{report['problem']}: {report['rows_judged']} rows judged, snapshot {report['snapshot']}"
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("family", "target", *NUMERIC[:2], "verdict", *NUMERIC[2:]):
+        table.add_column(column, justify="right" if column in NUMERIC else "left", no_wrap=column == "family")
+    for card in report["scorecards"]:
+        family, seconds = _family(card, report["champion"]), f"{card['seconds']:.1f}"
+        for target in card["targets"]:
+            # the family stands once, in front of its targets
+            table.add_row(family, *_target(target), seconds)
+            family, seconds = Text(), ""
+        table.add_section()
+    return table
+
+
+def _family(card: Mapping[str, Any], champion: Mapping[str, Any] | None) -> Text:
+    text = Text(f"{card['family']} v{card['version']}", style="bold")
+    if champion and (champion["family"], champion["version"]) == (card["family"], card["version"]):
+        text.append(" champion", style="bold green")
+    elif not card["eligible"]:
+        text.append(" not eligible", style="dim")
+    return text
+
+
+def _target(target: Mapping[str, Any]) -> Sequence[Text]:
+    if target["threshold"] is None:
+        threshold, verdict = Text("none", style="dim"), Text("-", style="dim")
+    else:
+        threshold = Text(f"{BOUND[target['better']]} {target['threshold']:g}")
+        verdict = Text("pass", style="green") if target["passed"] else Text("FAIL", style="bold red")
+    return Text(f"{target['name']} {target['metric']}"), Text(_number(target["value"])), threshold, verdict
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+def _verdict(report: Mapping[str, Any]) -> list[Text]:
+    decision, champion = report["decision"], report["champion"]
+    word = (
+        Text("promoted: ", style="bold green") if decision["promoted"] else Text("not promoted: ", style="bold yellow")
+    )
+    holder = f"{champion['name']} version {champion['version']} ({champion['family']})" if champion else "none yet"
+    return [word.append(decision["reason"], style="default not bold"), Text("champion: ", style="bold").append(holder)]
+
+
+def _next(report: Mapping[str, Any]) -> list[Text]:
+    lines = {"make ui": "compare the runs in MLflow, look at the DAGs in Airflow", "make run": "train again"}
+    if report["champion"]:
+        lines["Python"] = f'mlflow.pyfunc.load_model("models:/{report["champion"]["name"]}@champion")'
+    if report.get("data_docs"):
+        lines["data docs"] = str(report["data_docs"])
+    # a path or a line of code is for copying: no wrapping
+    return [
+        Text("next", style="bold"),
+        *(Text(f"  {name:10}{text}", no_wrap=True, overflow="ignore") for name, text in lines.items()),
+    ]

@@ -1,0 +1,103 @@
+"""What the steps of a training run work on: data, split and problem by the plan's keys, and what a fit reports."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from pump_ml import catalog, figures, registry, snapshots
+from pump_ml.problems import load_problem
+from pump_ml.schema import ASSET, COMMISSIONING, RUN
+from pump_ml.settings import PACKAGE, Settings
+from pump_ml.splits import Split
+from pump_ml.windows import Windows, make_windows
+
+
+class Work:
+    """What every step of a training run needs, read by the plan's keys."""
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        self.plan = plan
+        self.settings = Settings.load()
+        self.problem = load_problem(plan["problem"], self.settings)
+        self.snapshot = snapshots.load(self.settings.data, "snapshots", plan["snapshot"])
+        manifest = self.settings.data / "splits" / f"{plan['split']}.json"
+        self.split = Split.from_json(json.loads(manifest.read_text(encoding="utf-8")))
+        telemetry = self.snapshot.telemetry
+        self.features = self.problem.choose_features([s.name for s in telemetry.sensors], telemetry.labels)
+
+    def rows(self, part: str) -> pd.DataFrame:
+        """Readings of a part's assets."""
+        assets: tuple[str, ...] = getattr(self.split, part)
+        readings = self.snapshot.telemetry.readings
+        return readings[readings[ASSET].isin(assets)]
+
+    def windows(self, part: str) -> Windows:
+        """Windows to learn from or to tune on."""
+        return make_windows(self.rows(part), self.problem, self.features)
+
+    def truth(self) -> pd.DataFrame:
+        """Keys and labels of the test rows that are judged."""
+        windows = make_windows(self.rows("test"), self.problem, self.features, which=self.problem.windows.judged)
+        return windows.rows.join(windows.labels)
+
+    def ask(self, model: Any, readings: pd.DataFrame) -> pd.DataFrame:
+        """Answers of a registered model to raw readings, for the rows that are judged."""
+        predictor = registry.predictor_of(model)
+        if self.problem.windows.judged == "last":
+            answers: pd.DataFrame = model.predict(readings[list(predictor.columns)])
+            return answers
+        return predictor.table(make_windows(readings, self.problem, predictor.sensors))
+
+    def example(self) -> pd.DataFrame:
+        """Readings of one training asset: its commissioning record and its first other run, a window of each."""
+        rows = self.rows("train")
+        rows = rows[rows[ASSET] == self.split.train[0]]
+        apart = rows[COMMISSIONING] & (self.problem.reference is not None)
+        first = rows.loc[~apart, RUN].iloc[0]
+        return rows[apart | (rows[RUN] == first)].groupby(RUN, sort=False).tail(self.problem.windows.length)
+
+    def log_lineage(self, part: str, run: str | None = None) -> None:
+        """Note in MLflow that a run read this part of the snapshot."""
+        registry.log_dataset(
+            self.rows(part), key=self.plan["snapshot"], content_hash=self.snapshot.content_hash,
+            source=str(self.settings.data / "snapshots" / self.plan["snapshot"]), context=part, run=run,
+        )  # fmt: skip
+
+
+class Curves:
+    """Collects what a family reports while it learns, for learning curves, and passes its progress on.
+
+    Args:
+        what: what is being done, for the progress.
+        progress: gets the share that is done.
+    """
+
+    def __init__(self, what: str, progress: Callable[[str, float], None]) -> None:
+        self.what, self.progress = what, progress
+        self.points: list[tuple[str, float, int]] = []
+
+    def watch(self, step: int, values: Mapping[str, float]) -> None:
+        """Take the values of one step; see `pump_ml.models.Watch`."""
+        for name, value in values.items():
+            if name == "progress":
+                self.progress(self.what, value)
+            else:
+                self.points.append((name, value, step))
+
+    def figure(self) -> Any:
+        """Learning curves, or None where the family reports none."""
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for name, value, step in self.points:
+            curves.setdefault(name, []).append((step, value))
+        return figures.learning_curves(curves)
+
+
+def hyper_parameters(family: str, preset: str) -> tuple[Any, dict[str, Any]]:
+    """A family with the preset's hyper-parameters, and all of them for the record."""
+    presets = yaml.safe_load((PACKAGE / "conf" / "presets.yaml").read_text(encoding="utf-8"))
+    made = catalog.load("family", catalog.FAMILIES, family)(**presets[preset].get(family, {}))
+    return made, dataclasses.asdict(made)
