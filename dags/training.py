@@ -24,10 +24,12 @@ FAMILIES = list(catalog.FAMILIES)
 )  # fmt: skip
 def training():
     @task(inlets=[DATASET])
-    def plan(params: dict, ti=None, inlet_events=None) -> dict:
-        published = {} if params["snapshot"] else dict(inlet_events[DATASET][-1].extra)
+    def plan(params: dict, ti=None, triggering_asset_events=None, inlet_events=None) -> dict:
+        # What started this run; on a schedule or by hand the newest there is.
+        published = [*inlet_events[DATASET][-1:], *triggering_asset_events.get(DATASET, [])]
+        event = published[-1].extra if published else {}
         return steps.plan(
-            params["snapshot"] or published["snapshot"], params["problem"] or published.get("problem", "diagnosis"),
+            params["snapshot"] or event.get("snapshot"), params["problem"] or event.get("problem", "diagnosis"),
             f"{ti.dag_id}/{ti.run_id}", families=params["families"], preset=params["preset"], seed=params["seed"],
             tags=airflow_tags(ti),
         )  # fmt: skip

@@ -54,10 +54,12 @@ def judge(family: str, answers: pd.DataFrame, truth: pd.DataFrame, problem: Prob
         problem: targets and metrics.
 
     Raises:
-        DataError: a row of `truth` has no answer, or there are no rows.
+        DataError: a row of `truth` has no answer or more than one, or there are no rows.
     """
     if truth.empty:
         raise DataError("there are no rows to judge; expected at least one window of a test asset")
+    if answers.duplicated(list(KEYS)).any():
+        raise DataError(f"{family} gave more than one answer to a row; expected one for each asset, run and time")
     names = [target.name for target in problem.targets]
     joined = truth.merge(answers[[*KEYS, *names]], on=list(KEYS), how="left", suffixes=("", "_answer"), validate="1:1")
     if unanswered := int(joined[[f"{name}_answer" for name in names]].isna().any(axis=1).sum()):

@@ -99,6 +99,15 @@ class Problem(_Frozen):
     split: SplitPolicy
     mode: str | None = None
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [target.name for target in self.targets]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"predicts: {', '.join(map(repr, twice))} stands twice; state each target once")
+        if self.mode is not None and self.mode not in names:
+            raise ValueError(f"mode {self.mode!r} is no target; expected one of {', '.join(names)}")
+        return self
+
     @property
     def has_thresholds(self) -> bool:
         """False where the bar is to be better than the baseline."""

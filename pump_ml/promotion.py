@@ -1,5 +1,6 @@
 """Who becomes champion. Pure: numbers in, a decision out."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -38,7 +39,7 @@ class Decision:
         reason: in words.
         eligible: whether each family meets the targets.
         errors: relative error of each family and of the champion where they were compared; below 1 is inside the
-            targets.
+            targets, and one that is no number is left out.
     """
 
     promoted: bool
@@ -56,7 +57,8 @@ def decide(contenders: Sequence[Contender], champion: Contender | None, problem:
     """Choose the challenger among the eligible by validation rows, and compare it with the champion on the test rows.
 
     A family is eligible when each target reaches its threshold; where the problem has none, when it beats the baseline
-    of the same run on each target. The champion falls only to a strictly lower relative error.
+    of the same run on each target; a metric that is no number makes it ineligible. The champion falls only to a
+    strictly lower relative error.
 
     Args:
         contenders: this run's families, measured on the same rows; the baseline among them.
@@ -68,6 +70,7 @@ def decide(contenders: Sequence[Contender], champion: Contender | None, problem:
     errors = {c.family: relative_error(c.contest or c.test, allowed, problem) for c in contenders}
     if champion is not None and champion.contest:
         errors["champion"] = relative_error(champion.contest, allowed, problem)
+    errors = {name: error for name, error in errors.items() if math.isfinite(error)}
     able = [c for c in contenders if eligible[c.family]]
     if not able:
         bar = "meets all targets" if problem.has_thresholds else "beats the baseline"
@@ -81,7 +84,7 @@ def decide(contenders: Sequence[Contender], champion: Contender | None, problem:
     if not champion.contest:
         reason = f"{standing} stays: it has learnt from every test asset, so nothing can be compared"
         return Decision(False, best.version, reason, eligible, errors)
-    theirs = errors["champion"]
+    theirs = errors.get("champion", math.inf)
     if ours < theirs:
         reason = f"{best.family} beats {standing}: relative error {ours:.3f} < {theirs:.3f}"
         return Decision(True, best.version, reason, eligible, errors)
@@ -95,6 +98,9 @@ def _allowed(contenders: Sequence[Contender], problem: Problem) -> dict[str, flo
 
 
 def _eligible(contender: Contender, allowed: dict[str, float], problem: Problem) -> bool:
+    measured = (contender.validation, contender.test, contender.contest or {})
+    if not all(math.isfinite(value) for values in measured for value in values.values()):
+        return False
     for target in problem.targets:
         metric, value = metrics.get(target.metric), contender.test[target.name]
         if target.threshold is not None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -33,24 +34,23 @@ def _table(report: Mapping[str, Any]) -> Table:
     title = f"{report['problem']}: {report['rows_judged']} rows judged, snapshot {report['snapshot']}"
     table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("family", "target", *NUMERIC[:2], "verdict", *NUMERIC[2:]):
-        table.add_column(column, justify="right" if column in NUMERIC else "left", no_wrap=column == "family")
+        table.add_column(
+            column, justify="right" if column in NUMERIC else "left", no_wrap=column in ("family", "target")
+        )
     for card in report["scorecards"]:
-        family, seconds = _family(card, report["champion"]), f"{card['seconds']:.1f}"
-        for target in card["targets"]:
-            # the family stands once, in front of its targets
-            table.add_row(family, *_target(target), seconds)
-            family, seconds = Text(), ""
+        # the family stands once, in front of its targets, and what it is below its name
+        left = [Text(f"{card['family']} v{card['version']}", style="bold"), _standing(card, report["champion"])]
+        right = [f"{card['seconds']:.1f}"]
+        for head, target, seconds in zip_longest(left, card["targets"], right):
+            table.add_row(head, *(_target(target) if target else ()), *([seconds] if target else ()))
         table.add_section()
     return table
 
 
-def _family(card: Mapping[str, Any], champion: Mapping[str, Any] | None) -> Text:
-    text = Text(f"{card['family']} v{card['version']}", style="bold")
+def _standing(card: Mapping[str, Any], champion: Mapping[str, Any] | None) -> Text:
     if champion and (champion["family"], champion["version"]) == (card["family"], card["version"]):
-        text.append(" champion", style="bold green")
-    elif not card["eligible"]:
-        text.append(" not eligible", style="dim")
-    return text
+        return Text("champion", style="bold green")
+    return Text() if card["eligible"] else Text("not eligible", style="dim")
 
 
 def _target(target: Mapping[str, Any]) -> Sequence[Text]:

@@ -167,7 +167,7 @@ def snapshot(validated: Mapping[str, Any]) -> Json:
 
 
 def plan(
-    snapshot: str,
+    snapshot: str | None,
     problem: str,
     run_key: str,
     *,
@@ -179,7 +179,7 @@ def plan(
     """Settle what a training run does: data, split, families; and open its run in MLflow.
 
     Args:
-        snapshot: key of the snapshot that all families learn from.
+        snapshot: key of the snapshot that all families learn from; None when a DAG was started before any was published.
         problem: a name of `pump_ml.catalog.PROBLEMS`, or the path of a YAML file.
         run_key: names the training run; the same key goes on with the same run.
         families: names of `pump_ml.catalog.FAMILIES`; the baseline always takes part.
@@ -192,12 +192,15 @@ def plan(
         and ``others`` (the families beside the baseline).
 
     Raises:
+        ConfigurationError: there is no snapshot.
         UnknownNameError: a family, a preset or a problem does not exist.
         LeakError: a label stands among the features, or an asset in two parts.
     """
     from pump_ml import registry, snapshots, splits
     from pump_ml.problems import load_problem
 
+    if snapshot is None:
+        raise ConfigurationError("there is no snapshot to learn from: name one, or run the DAG `dataset` first")
     settings = Settings.load()
     for family in families:
         if family not in catalog.FAMILIES:

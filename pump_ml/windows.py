@@ -79,13 +79,12 @@ def make_windows(
     if problem.reference is None:
         # Nothing sets those readings apart, so they are readings as any other.
         commissioning = np.zeros(len(readings), dtype=bool)
-    running = readings[~commissioning].sort_values(list(KEYS), kind="stable", ignore_index=True)
-    values = running[list(sensors)].to_numpy(dtype=np.float64)
-    if not np.isfinite(values).all():
-        bad = [name for name, column in zip(sensors, values.T, strict=True) if not np.isfinite(column).all()]
+    if bad := [name for name in sensors if not np.isfinite(readings[name].to_numpy(dtype=np.float64)).all()]:
         raise DataError(
             f"readings of {', '.join(bad)} are not finite; validation quarantines such rows: validate first"
         )
+    running = readings[~commissioning].sort_values(list(KEYS), kind="stable", ignore_index=True)
+    values = running[list(sensors)].to_numpy(dtype=np.float64)
 
     ends, starts = _ends(running, problem, which)
     steps = np.arange(problem.windows.length) - (problem.windows.length - 1)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from graphlib import TopologicalSorter
 from types import TracebackType
 from typing import Any, Self
 
@@ -111,15 +112,24 @@ class AirflowApi:
         found = self._ask("GET", f"/api/v2/dags/{dag}/dagRuns", query=query, allowed=(404,)) or {"dag_runs": []}
         return [one["dag_run_id"] for one in found["dag_runs"]]
 
+    def order(self, dag: str) -> list[str]:
+        """The tasks of a DAG, each after the ones it waits for."""
+        found = (self._ask("GET", f"/api/v2/dags/{dag}/tasks") or {})["tasks"]
+        sorter = TopologicalSorter[str]({task["task_id"]: () for task in found})
+        for task in found:
+            for later in task["downstream_task_ids"]:
+                sorter.add(later, task["task_id"])
+        return list(sorter.static_order())
+
     def tasks(self, dag: str, run: str) -> list[TaskState]:
-        """All task instances of a run, in the order in which they were started."""
+        """All task instances of a run."""
         instances: list[dict[str, Any]] = []
         while True:
             query = {"limit": 100, "offset": len(instances)}
             page = self._ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances", query=query) or {}
             instances += page["task_instances"]
             if not page["task_instances"] or len(instances) >= page["total_entries"]:
-                return [_task(one) for one in sorted(instances, key=_order)]
+                return [_task(one) for one in instances]
 
     def log(self, dag: str, run: str, task: TaskState) -> list[dict[str, Any]]:
         """The last try's log: events with ``event``, ``level`` and maybe ``error_detail``."""
@@ -215,10 +225,6 @@ def _task(found: Mapping[str, Any]) -> TaskState:
         started=_time(found["start_date"]),
         ended=_time(found["end_date"]),
     )
-
-
-def _order(found: Mapping[str, Any]) -> tuple[bool, str, str, int]:
-    return (found["start_date"] is None, found["start_date"] or "", found["task_id"], found["map_index"])
 
 
 def _time(text: str | None) -> datetime | None:

@@ -192,7 +192,7 @@ def _run_dag(config: StackConfig, clock: Clock, api: AirflowApi, dag: str, conf:
 def _follow(config: StackConfig, clock: Clock, api: AirflowApi, dag: str, name: str) -> str:
     """Show the run's progress until it ends; its final state."""
     answered = time.monotonic()
-    with Progress(clock, dag) as progress:
+    with Progress(clock, dag, api.order(dag)) as progress:
         while True:
             try:
                 state = api.state(dag, name)

@@ -41,10 +41,17 @@ class Clock:
 
 
 class Progress:
-    """Shows one DAG run; use it as a context manager and feed `update`."""
+    """Shows one DAG run; use it as a context manager and feed `update`.
 
-    def __init__(self, clock: Clock, dag: str) -> None:
+    Args:
+        clock: where lines go.
+        dag: id of the DAG.
+        order: its tasks, in the order to show them.
+    """
+
+    def __init__(self, clock: Clock, dag: str, order: Sequence[str]) -> None:
         self._clock, self._dag = clock, dag
+        self._rank = {task: rank for rank, task in enumerate(order)}
         self._shown: dict[tuple[str, int], str] = {}
         self._nameless: set[tuple[str, int]] = set()
         self._live = Live(console=clock.console, auto_refresh=False) if clock.console.is_terminal else None
@@ -62,6 +69,7 @@ class Progress:
 
     def update(self, tasks: Sequence[TaskState]) -> None:
         """Show the task instances as they are now."""
+        tasks = sorted(tasks, key=lambda task: (self._rank.get(task.task, 0), task.index))
         if self._live:
             self._live.update(_table(self._dag, tasks), refresh=True)
             return

@@ -23,24 +23,26 @@ class Cnn1d:
 
     Args:
         filters: channels of the trunk.
-        kernel: readings a convolution looks at.
+        pool: readings that are averaged into one step.
+        kernel: steps a convolution looks at.
         blocks: residual convolutions.
         dense: width of the dense layers.
         dropout: share of features that a training step leaves out.
         epochs: most epochs.
-        batch: windows in a batch.
+        steps: batches in an epoch, about; the batch size follows from it.
         rate: learning rate.
         decay: weight decay.
         patience: epochs without a better validation loss before it stops.
     """
 
     filters: int = 96
-    kernel: int = 5
-    blocks: int = 1
+    pool: int = 5
+    kernel: int = 3
+    blocks: int = 2
     dense: int = 128
     dropout: float = 0.1
     epochs: int = 60
-    batch: int = 32
+    steps: int = 128
     rate: float = 2e-3
     decay: float = 2e-2
     patience: int = 18
@@ -54,11 +56,12 @@ class Cnn1d:
         """See `pump_ml.models.keras_fit.fit_network`."""
         return fit_network(
             Cnn1dPredictor, self._trunk, train, validation, problem, seed=seed, watch=watch, epochs=self.epochs,
-            batch=self.batch, rate=self.rate, decay=self.decay, patience=self.patience,
+            steps=self.steps, rate=self.rate, decay=self.decay, patience=self.patience,
         )  # fmt: skip
 
     def _trunk(self, inputs: Any) -> Any:
         x = layers.Conv1D(self.filters, 1, activation="swish")(inputs)
+        x = layers.AveragePooling1D(self.pool, padding="same")(x)
         for _ in range(self.blocks):
             x = layers.add([x, layers.Conv1D(self.filters, self.kernel, padding="same", activation="swish")(x)])
         x = layers.GlobalAveragePooling1D()(x)

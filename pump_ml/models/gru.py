@@ -27,7 +27,7 @@ class Gru:
         dense: width of the dense layer.
         dropout: share of features that a training step leaves out.
         epochs: most epochs.
-        batch: windows in a batch.
+        steps: batches in an epoch, about; the batch size follows from it.
         rate: learning rate.
         decay: weight decay.
         patience: epochs without a better validation loss before it stops.
@@ -38,7 +38,7 @@ class Gru:
     dense: int = 96
     dropout: float = 0.1
     epochs: int = 60
-    batch: int = 32
+    steps: int = 128
     rate: float = 2e-3
     decay: float = 2e-2
     patience: int = 15
@@ -52,7 +52,7 @@ class Gru:
         """See `pump_ml.models.keras_fit.fit_network`."""
         return fit_network(
             GruPredictor, self._trunk, train, validation, problem, seed=seed, watch=watch, epochs=self.epochs,
-            batch=self.batch, rate=self.rate, decay=self.decay, patience=self.patience,
+            steps=self.steps, rate=self.rate, decay=self.decay, patience=self.patience,
         )  # fmt: skip
 
     def _trunk(self, inputs: Any) -> Any:

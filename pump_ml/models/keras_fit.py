@@ -86,7 +86,7 @@ def fit_network(
     seed: int,
     watch: Watch,
     epochs: int,
-    batch: int,
+    steps: int,
     rate: float,
     decay: float,
     patience: int,
@@ -102,7 +102,7 @@ def fit_network(
         seed: of initial weights, order of batches and dropout.
         watch: gets the losses of each epoch, and the progress.
         epochs: most epochs.
-        batch: windows in a batch.
+        steps: batches in an epoch, about; the batch is the power of two from 32 to 512 that comes nearest.
         rate: learning rate of AdamW (Loshchilov and Hutter 2019).
         decay: its weight decay.
         patience: epochs without a better validation loss before it stops; the rate halves after a third of them.
@@ -131,7 +131,7 @@ def fit_network(
         validation_data=(channels.transform(validation), _labels(validation, problem, scales)),
         validation_batch_size=BATCH_ANSWERS,
         epochs=epochs,
-        batch_size=batch,
+        batch_size=batch_size(len(train), steps),
         verbose=0,
         callbacks=[
             keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=max(patience // 3, 1), min_lr=rate / 50),
@@ -140,6 +140,11 @@ def fit_network(
         ],
     )
     return predictor(problem, train.sensors, fitted_assets(train, validation), network, channels, scales)
+
+
+def batch_size(windows: int, steps: int) -> int:
+    """The power of two from 32 to 512 that makes about `steps` batches of `windows`."""
+    return int(2 ** np.clip(np.round(np.log2(max(windows / steps, 1.0))), 5, 9))
 
 
 def _reporter(watch: Watch, epochs: int) -> Callable[[int, dict[str, Any]], None]:
