@@ -1,6 +1,6 @@
 """What the DAGs share: the published dataset, and when a task is tried again."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
 
@@ -8,7 +8,6 @@ from pump_ml.errors import PumpMLError
 
 DATASET = Asset(name="dataset", uri="x-pump-ml://snapshots/dataset")
 DAG = {
-    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
     "catchup": False,
     "tags": ["pump_ml"],
     "default_args": {
@@ -20,6 +19,11 @@ DAG = {
 }
 
 
-def airflow_tags(ti) -> dict:
+def run_key(ti) -> str:
+    """Name of a training run: its tasks find everything by it, so no data hang on the graph's edges."""
+    return f"{ti.dag_id}/{ti.run_id}"
+
+
+def tags(ti) -> dict:
     """Where a run in MLflow came from."""
     return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": str(ti.map_index)}

@@ -1,16 +1,20 @@
 """Train every family on one snapshot, in parallel behind the baseline; judge them; crown the best as champion."""
 
+from datetime import timedelta
+
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, TriggerRule, dag, task
-from common import DAG, DATASET, airflow_tags
+from common import DAG, DATASET, run_key, tags
 
 from pump_ml import catalog, steps
 
 FAMILIES = list(catalog.FAMILIES)
+# Mondays; the first one comes when its time comes, not when the DAG is first seen.
+WEEKLY = CronTriggerTimetable("0 3 * * 1", timezone="UTC", run_immediately=timedelta(0))
 
 
 @dag(
     **DAG,
-    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("0 3 * * 1", timezone="UTC"), assets=[DATASET]),
+    schedule=AssetOrTimeSchedule(timetable=WEEKLY, assets=[DATASET]),
     max_active_runs=1,
     params={
         "snapshot": Param(None, type=["null", "string"], description="Key; empty: the newest one.", section="Data"),
@@ -30,46 +34,46 @@ def training():
         event = published[-1].extra if published else {}
         return steps.plan(
             params["snapshot"] or event.get("snapshot"), params["problem"] or event.get("problem", "diagnosis"),
-            f"{ti.dag_id}/{ti.run_id}", families=params["families"], preset=params["preset"], seed=params["seed"],
-            tags=airflow_tags(ti),
+            run_key(ti), families=params["families"], preset=params["preset"], seed=params["seed"], tags=tags(ti),
         )  # fmt: skip
 
     @task
-    def baseline(settled: dict, ti=None) -> dict:
-        return steps.train(settled, "baseline", airflow_tags(ti))
+    def baseline(ti=None) -> dict:
+        return steps.train(steps.read_plan(run_key(ti)), "baseline", tags(ti))
 
     @task
-    def gate(settled: dict, baseline: dict) -> list[str]:
+    def gate(baseline: dict, ti=None) -> list[str]:
+        settled = steps.read_plan(run_key(ti))
         steps.gate(settled, baseline)
         return settled["others"]
 
     @task(pool="training", map_index_template="{{ task.op_kwargs['family'] }}")
-    def train(family: str, settled: dict, ti=None) -> dict:
-        return steps.train(settled, family, airflow_tags(ti))
+    def train(family: str, ti=None) -> dict:
+        return steps.train(steps.read_plan(run_key(ti)), family, tags(ti))
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)  # the baseline alone may take part
-    def evaluate(settled: dict, baseline: dict, trained: list[dict]) -> dict:
-        return steps.evaluate(settled, [baseline, *trained])
+    def evaluate(ti=None) -> dict:
+        settled = steps.read_plan(run_key(ti))
+        return steps.evaluate(settled, steps.read_candidates(settled))
 
     @task
-    def promote(settled: dict, evaluation: dict) -> dict:
-        return steps.promote(settled, evaluation)
+    def promote(evaluation: dict, ti=None) -> dict:
+        return steps.promote(steps.read_plan(run_key(ti)), evaluation)
 
     @task
-    def report(settled: dict, evaluation: dict, decision: dict) -> dict:
-        return steps.report(settled, evaluation, decision)
+    def report(evaluation: dict, decision: dict, ti=None) -> dict:
+        return steps.report(steps.read_plan(run_key(ti)), evaluation, decision)
 
     @task
-    def close(settled: dict) -> dict:
-        return steps.close(settled)
+    def close(ti=None) -> dict:
+        return steps.close(run_key(ti))
 
-    settled = plan()
-    first = baseline(settled)
-    trained = train.partial(settled=settled).expand(family=gate(settled, first))
-    evaluation = evaluate(settled, first, trained)
-    reported = report(settled, evaluation, promote(settled, evaluation))
+    first = baseline()
+    plan() >> first
+    evaluation = evaluate()
+    train.expand(family=gate(first)) >> evaluation
     # However the run ends, nothing stays open in MLflow; a teardown does not hide a failure.
-    reported >> close(settled).as_teardown()
+    report(evaluation, promote(evaluation)) >> close().as_teardown()
 
 
 training()

@@ -204,7 +204,7 @@ def _train(snapshot: str, problem: str, families: list[str], preset: str, seed: 
             steps.gate(plan, candidates[0])
             candidates += [steps.train(plan, family, progress=progress) for family in plan["others"]]
     except BaseException:
-        steps.close(plan)
+        steps.close(run)
         raise
     return {"run": run, "candidates": candidates}
 

@@ -7,6 +7,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import JSON, Boolean, DateTime, Engine, Integer, String, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.pool import NullPool
 
 from pump_ml.settings import PACKAGE, Settings
 
@@ -43,8 +44,8 @@ def prepare(settings: Settings | None = None) -> None:
 
 
 def engine(settings: Settings | None = None) -> Engine:
-    """A connection pool to the ledger."""
-    return create_engine((settings or Settings.load()).ledger)
+    """Connections to the ledger; each is closed after its use, since a step makes one or two."""
+    return create_engine((settings or Settings.load()).ledger, poolclass=NullPool)
 
 
 def find(run_key: str, settings: Settings | None = None) -> Promotion | None:

@@ -57,6 +57,22 @@ class Target(_Frozen):
         return metrics.get(self.metric).better
 
 
+class Published(_Frozen):
+    """A figure from elsewhere, shown beside ours.
+
+    Args:
+        model: what it was reached with.
+        target: the target it is about.
+        value: of the target's metric, under the problem's own protocol.
+        source: where it stands.
+    """
+
+    model: str
+    target: str
+    value: float
+    source: str
+
+
 class WindowPolicy(_Frozen):
     """How runs become windows.
 
@@ -98,6 +114,7 @@ class Problem(_Frozen):
     targets: tuple[Target, ...] = Field(min_length=1)
     split: SplitPolicy
     mode: str | None = None
+    published: tuple[Published, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -3,13 +3,14 @@
 A run is found again by the tag ``pump_ml.key``, so a step that is tried again goes on in the run it had opened.
 """
 
+import contextlib
+import io
 import logging
 import os
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def open_parent(client: "mlflow.MlflowClient", experiment_id: str, key: str, nam
     return str(run.info.run_id)
 
 
-@contextmanager
+@contextlib.contextmanager
 def child_run(
     client: "mlflow.MlflowClient", experiment_id: str, parent: str, key: str, name: str, tags: Mapping[str, str]
 ) -> Iterator[str]:
@@ -127,12 +128,15 @@ def log_dataset(
 ) -> None:
     """Lineage: which snapshot a run (the active one) read, and for what.
 
-    The digest is the snapshot's own, since MLflow's covers the first 10,000 rows only.
+    The digest is the snapshot's own, since MLflow's covers the first 10,000 rows only. The purpose stands in the name,
+    since MLflow notes the same dataset once a run.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's hints about integer columns and ambiguous sources
         # The profile holds sizes only; ten rows are enough for the schema.
-        dataset = mlflow.data.from_pandas(readings.head(10), source=source, name=key, digest=content_hash[:36])
+        dataset = mlflow.data.from_pandas(
+            readings.head(10), source=source, name=f"{key}/{context}", digest=content_hash[:36]
+        )
         if run is None:
             mlflow.log_input(dataset, context=context)
         else:
@@ -181,8 +185,8 @@ def register(client: "mlflow.MlflowClient", name: str, model_uri: str, run_id: s
     """Register a run's model once; a second call for the same run gives the version that the first one made."""
     if found := registered(client, name, run_id):
         return found
-    logging.getLogger("mlflow.store.model_registry").setLevel(logging.WARNING)
-    made = mlflow.register_model(model_uri, name, tags=dict(tags))
+    with contextlib.redirect_stderr(io.StringIO()):  # MLflow announces each version there
+        made = mlflow.register_model(model_uri, name, tags=dict(tags))
     return str(made.version)
 
 

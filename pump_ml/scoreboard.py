@@ -25,9 +25,10 @@ def render(report: Mapping[str, Any]) -> RenderableType:
     Args:
         report: ``problem``, ``snapshot``, ``rows_judged``, ``scorecards`` (``family``, ``version``, ``seconds``,
             ``eligible``, ``targets`` of ``name, metric, value, threshold, better, passed``), ``decision``
-            (``promoted``, ``reason``), ``champion`` (``name``, ``version``, ``family``, or None), ``data_docs``.
+            (``promoted``, ``reason``), ``champion`` (``name``, ``version``, ``family``, or None), ``data_docs``,
+            and maybe ``published`` (``model``, ``target``, ``value``, ``source``).
     """
-    return Group(_table(report), *_verdict(report), Text(), *_next(report))
+    return Group(_table(report), *_published(report), *_verdict(report), Text(), *_next(report))
 
 
 def _table(report: Mapping[str, Any]) -> Table:
@@ -45,6 +46,19 @@ def _table(report: Mapping[str, Any]) -> Table:
             table.add_row(head, *(_target(target) if target else ()), *([seconds] if target else ()))
         table.add_section()
     return table
+
+
+def _published(report: Mapping[str, Any]) -> list[RenderableType]:
+    """Figures from elsewhere for the same targets, if the problem names some."""
+    figures = report.get("published")
+    if not figures:
+        return []
+    table = Table(title=Text("published figures"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("model", "target", "value", "source"):
+        table.add_column(column, justify="right" if column == "value" else "left")
+    for figure in figures:
+        table.add_row(figure["model"], figure["target"], _number(figure["value"]), figure["source"])
+    return [table]
 
 
 def _standing(card: Mapping[str, Any], champion: Mapping[str, Any] | None) -> Text:

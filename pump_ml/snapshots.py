@@ -46,8 +46,9 @@ def content_hash(frame: pd.DataFrame) -> str:
             values = column.to_numpy()
             kind, content = values.dtype.str, values.astype(values.dtype.newbyteorder("<")).tobytes()
         else:
-            text = "\n".join(column.fillna("").astype(str))
-            kind, content = "text", text.encode()
+            # Each text once and its places, so that it shows where a text ends and which is missing (-1).
+            places, texts = pd.factorize(column)
+            kind, content = "text", json.dumps([str(text) for text in texts]).encode() + places.astype("<i8").tobytes()
         digest.update(f"{name}\n{kind}\n{len(column)}\n".encode())
         digest.update(content)
     return digest.hexdigest()

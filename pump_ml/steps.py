@@ -106,11 +106,11 @@ def validate(raw: str) -> Json:
         result = hold_against(telemetry, suites=settings.suites, docs=docs)
     except ContractError as error:
         if error.quarantined is not None and len(error.quarantined):
-            _quarantine(folder, error.quarantined)
+            _quarantine(folder, error.quarantined, "contract_broken.json")
         snapshots.write_once(folder / "contract_broken.json", {"raw": raw, "error": str(error), "report": error.report})
         raise
     if len(result.quarantined):
-        _quarantine(folder, result.quarantined)
+        _quarantine(folder, result.quarantined, "report.json")
         log.warning("%d of %d rows are in quarantine: %s", len(result.quarantined), len(telemetry.readings), folder)
     snapshots.write_once(folder / "report.json", result.report)
     return {
@@ -122,8 +122,9 @@ def validate(raw: str) -> Json:
     }
 
 
-def _quarantine(folder: Any, rows: "pd.DataFrame") -> None:
-    if not (folder / "readings.parquet").exists():
+def _quarantine(folder: Any, rows: "pd.DataFrame", report: str) -> None:
+    """Store the rows, unless the report says that an earlier try finished: it is written after them."""
+    if not (folder / report).exists():
         folder.mkdir(parents=True, exist_ok=True)
         rows.to_parquet(str(folder / "readings.parquet"), index=False)
 
@@ -179,7 +180,7 @@ def plan(
     """Settle what a training run does: data, split, families; and open its run in MLflow.
 
     Args:
-        snapshot: key of the snapshot that all families learn from; None when a DAG was started before any was published.
+        snapshot: key of the snapshot that all families learn from; None when a DAG found none that was published.
         problem: a name of `pump_ml.catalog.PROBLEMS`, or the path of a YAML file.
         run_key: names the training run; the same key goes on with the same run.
         families: names of `pump_ml.catalog.FAMILIES`; the baseline always takes part.
@@ -370,9 +371,9 @@ def gate(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> Json:
     ]
     if failed:
         raise GateError(
-            f"the data do not carry {', '.join(failed)}: a constant answer is as good as the baseline, so nothing else "
-            "is trained. Check the labels, bring more assets or sensors that see the fault, or drop the target from the "
-            "problem"
+            f"the data do not carry {', '.join(failed)}: a constant answer is as good as the baseline, so nothing "
+            "else is trained. Check the labels, bring more assets or sensors that see the fault, or drop the target "
+            "from the problem"
         )
     log.info("the baseline beats the naive predictor on every target: %s against %s", ours, naive)
     return {"naive": naive, "baseline": ours}
@@ -528,6 +529,7 @@ def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Map
             }
             for card in evaluation["scorecards"]
         ],
+        "published": [figure.model_dump() for figure in work.problem.published],
         "decision": {"promoted": decision["promoted"], "reason": decision["reason"]},
         "champion": decision["champion"],
         "data_docs": str(docs),
@@ -539,12 +541,18 @@ def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Map
     return content
 
 
-def close(plan: Mapping[str, Any]) -> Json:
+def close(run_key: str) -> Json:
     """Make sure that no MLflow run of this training run is left open, however it ended; safe to call at any time.
+
+    Args:
+        run_key: name of the training run; one that was never planned has nothing open.
 
     Returns:
         ``killed``: how many runs were left open by tasks that died.
     """
     from pump_ml import registry
 
-    return {"killed": registry.close(registry.connect(), plan["parent"], "FAILED")}
+    settings = Settings.load()
+    if not _plan_path(settings, run_key).exists():
+        return {"killed": 0}
+    return {"killed": registry.close(registry.connect(settings), read_plan(run_key)["parent"], "FAILED")}

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pump_ml.data_docs import make_self_contained
 from pump_ml.errors import ConfigurationError, ContractError, UnknownNameError
 from pump_ml.schema import ASSET, RUN, TIME, Telemetry
 
@@ -285,6 +286,7 @@ def _run(suite: str, rules: list[Rule], view: pd.DataFrame, docs: Path | None) -
     )
     if docs:
         context.build_data_docs()
+        make_self_contained(docs)
     return {result.expectation_config.meta["id"]: result for result in outcome.results}
 
 

@@ -58,7 +58,9 @@ class Work:
         rows = rows[rows[ASSET] == self.split.train[0]]
         apart = rows[COMMISSIONING] & (self.problem.reference is not None)
         first = rows.loc[~apart, RUN].iloc[0]
-        chosen: pd.DataFrame = rows[apart | (rows[RUN] == first)].groupby(RUN, sort=False).tail(self.problem.windows.length)
+        chosen: pd.DataFrame = (
+            rows[apart | (rows[RUN] == first)].groupby(RUN, sort=False).tail(self.problem.windows.length)
+        )
         return chosen
 
     def log_lineage(self, part: str, run: str | None = None) -> None:

@@ -78,43 +78,43 @@ class AirflowApi:
     def ensure_pool(self, name: str, slots: int) -> None:
         """Create a pool unless it exists; a pool that somebody resized stays as it is."""
         pool = {"name": name, "slots": slots, "description": "training runs at a time", "include_deferred": False}
-        self._ask("POST", "/api/v2/pools", body=pool, allowed=(409,))
+        self.ask("POST", "/api/v2/pools", body=pool, allowed=(409,))
 
     def dag(self, dag: str) -> dict[str, Any] | None:
         """A DAG as Airflow knows it, None when it does not."""
-        return self._ask("GET", f"/api/v2/dags/{dag}", allowed=(404,))
+        return self.ask("GET", f"/api/v2/dags/{dag}", allowed=(404,))
 
     def set_paused(self, dag: str, *, paused: bool) -> None:
         """Let the scheduler run a DAG, or not."""
-        self._ask("PATCH", f"/api/v2/dags/{dag}", body={"is_paused": paused})
+        self.ask("PATCH", f"/api/v2/dags/{dag}", body={"is_paused": paused})
 
     def import_errors(self) -> dict[str, str]:
         """File -> stack trace, for every DAG file that cannot be imported."""
-        found = self._ask("GET", "/api/v2/importErrors") or {}
+        found = self.ask("GET", "/api/v2/importErrors") or {}
         return {one["filename"]: one["stack_trace"] for one in found["import_errors"]}
 
     def trigger(self, dag: str, run: str, conf: Mapping[str, Any]) -> None:
         """Start a run named `run`."""
         body = {"dag_run_id": run, "logical_date": None, "conf": dict(conf)}
-        self._ask("POST", f"/api/v2/dags/{dag}/dagRuns", body=body)
+        self.ask("POST", f"/api/v2/dags/{dag}/dagRuns", body=body)
 
     def state(self, dag: str, run: str) -> str:
         """``queued``, ``running``, ``success`` or ``failed``."""
-        return str((self._ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}") or {})["state"])
+        return str((self.ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}") or {})["state"])
 
     def fail(self, dag: str, run: str) -> None:
         """Mark a run failed, which also ends its tasks."""
-        self._ask("PATCH", f"/api/v2/dags/{dag}/dagRuns/{run}", body={"state": "failed"})
+        self.ask("PATCH", f"/api/v2/dags/{dag}/dagRuns/{run}", body={"state": "failed"})
 
     def unfinished(self, dag: str) -> list[str]:
         """The runs of a DAG that are queued or running."""
         query = {"state": ["queued", "running"], "limit": 100}
-        found = self._ask("GET", f"/api/v2/dags/{dag}/dagRuns", query=query, allowed=(404,)) or {"dag_runs": []}
+        found = self.ask("GET", f"/api/v2/dags/{dag}/dagRuns", query=query, allowed=(404,)) or {"dag_runs": []}
         return [one["dag_run_id"] for one in found["dag_runs"]]
 
     def order(self, dag: str) -> list[str]:
         """The tasks of a DAG, each after the ones it waits for."""
-        found = (self._ask("GET", f"/api/v2/dags/{dag}/tasks") or {})["tasks"]
+        found = (self.ask("GET", f"/api/v2/dags/{dag}/tasks") or {})["tasks"]
         sorter = TopologicalSorter[str]({task["task_id"]: () for task in found})
         for task in found:
             for later in task["downstream_task_ids"]:
@@ -126,7 +126,7 @@ class AirflowApi:
         instances: list[dict[str, Any]] = []
         while True:
             query = {"limit": 100, "offset": len(instances)}
-            page = self._ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances", query=query) or {}
+            page = self.ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances", query=query) or {}
             instances += page["task_instances"]
             if not page["task_instances"] or len(instances) >= page["total_entries"]:
                 return [_task(one) for one in instances]
@@ -134,7 +134,7 @@ class AirflowApi:
     def log(self, dag: str, run: str, task: TaskState) -> list[dict[str, Any]]:
         """The last try's log: events with ``event``, ``level`` and maybe ``error_detail``."""
         path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task.task}/logs/{task.tries}"
-        found = self._ask("GET", path, query={"map_index": task.index, "full_content": True}) or {}
+        found = self.ask("GET", path, query={"map_index": task.index, "full_content": True}) or {}
         return [one if isinstance(one, dict) else {"event": str(one)} for one in found["content"]]
 
     def xcom(self, dag: str, run: str, task: str) -> Any:
@@ -144,9 +144,9 @@ class AirflowApi:
             StackError: it returned nothing.
         """
         path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
-        return (self._ask("GET", path) or {})["value"]
+        return (self.ask("GET", path) or {})["value"]
 
-    def _ask(
+    def ask(
         self,
         method: str,
         path: str,
@@ -155,7 +155,7 @@ class AirflowApi:
         query: Mapping[str, Any] | None = None,
         allowed: tuple[int, ...] = (),
     ) -> dict[str, Any] | None:
-        """The JSON answer; None for a status in `allowed`."""
+        """The JSON answer of any address of the API; None for a status in `allowed`."""
         if "Authorization" not in self._http.headers:
             self._log_in()
         answer = self._http.request(method, path, json=body, params=query)

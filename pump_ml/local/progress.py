@@ -25,6 +25,9 @@ STYLES = {
 ON_THE_WAY = ("none", "scheduled", "queued", "restarting")
 """States that pass by themselves: shown in the table, not worth a line."""
 
+NAMING_S = 10.0
+"""How long the line about a running mapped task waits for the task's name, which it renders once it runs."""
+
 
 class Clock:
     """Says lines with the seconds since it was made."""
@@ -53,7 +56,7 @@ class Progress:
         self._clock, self._dag = clock, dag
         self._rank = {task: rank for rank, task in enumerate(order)}
         self._shown: dict[tuple[str, int], str] = {}
-        self._nameless: set[tuple[str, int]] = set()
+        self._seen: dict[tuple[str, int], float] = {}
         self._live = Live(console=clock.console, auto_refresh=False) if clock.console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -77,8 +80,8 @@ class Progress:
             key = (task.task, task.index)
             if task.state in ON_THE_WAY or self._shown.get(key) == task.state:
                 continue
-            if not task.named and key not in self._nameless:  # it may have its name at the next look
-                self._nameless.add(key)
+            since = self._seen.setdefault(key, time.monotonic())
+            if task.state == "running" and not task.named and time.monotonic() - since < NAMING_S:
                 continue
             self._shown[key] = task.state
             self._clock.say(f"{self._dag}  {task.label}  {task.state}")

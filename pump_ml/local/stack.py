@@ -252,7 +252,7 @@ def _environment(config: StackConfig, *, airflow: str, mlflow: str | None, sched
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",  # tasks at a time; a TensorFlow task takes about 1 GB
-        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",  # an unpaused cron DAG would start its last slot at once
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",  # the weekly training waits for its first Monday
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": str(schedule),
         # one login, one machine
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",

@@ -96,6 +96,8 @@ class Baseline:
                 forests[target.name] = ExtraTreesClassifier(**options).fit(features, labels)
             else:
                 forests[target.name] = ExtraTreesRegressor(**options).fit(features, training_values(train, target))
+            # Threads add up the trees' answers in no fixed order: the last digit would change from call to call.
+            forests[target.name].set_params(n_jobs=1)
             watch(step, {"progress": (step + 1) / len(problem.targets)})
         return BaselinePredictor(problem, train.sensors, fitted_assets(train), forests)
 

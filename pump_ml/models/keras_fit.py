@@ -1,5 +1,6 @@
 """How every network is trained, saved and asked. A network is a trunk; its heads follow from the targets."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ from pump_ml.models import (
 from pump_ml.models.features import Channels
 from pump_ml.problems import Problem, Target
 from pump_ml.windows import Windows
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of each batch size it meets
 
 CLASS_WEIGHT, VALUE_WEIGHT = 0.2, 3.0
 """Weights of a classification and a regression head: classes are learnt first and fast, then values need the
@@ -139,6 +142,7 @@ def fit_network(
             keras.callbacks.LambdaCallback(on_epoch_end=_reporter(watch, epochs)),
         ],
     )
+    watch(epochs, {"progress": 1.0})  # it may have stopped early
     return predictor(problem, train.sensors, fitted_assets(train, validation), network, channels, scales)
 
 
