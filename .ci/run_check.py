@@ -4,11 +4,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from mlflow import MlflowClient
-from mlflow.pyfunc import load_model
-
 import mlflow
 import pandas as pd
+from mlflow import MlflowClient
+from mlflow.pyfunc import load_model
 
 var, times = Path(sys.argv[1]), int(sys.argv[2])
 tracking = f"sqlite:///{var / 'mlflow.db'}"
@@ -43,4 +42,6 @@ truth = readings.groupby("run_id")[["rul_pct", "health_pct"]].last().loc[answers
 for name in ("rul_pct", "health_pct"):
     mae = (answers[name].to_numpy() - truth[name].to_numpy()).__abs__().mean()
     assert abs(mae - logged[f"test/{name}_mae"]) < 1e-6, (name, mae, logged)
-sys.stdout.write(f"{len(versions)} versions, champion {champion.version} ({champion.tags['family']}), nothing left open\n")
+sys.stdout.write(
+    f"{len(versions)} versions, champion {champion.version} ({champion.tags['family']}), nothing left open\n"
+)

@@ -52,6 +52,10 @@ def connect(settings: Settings | None = None) -> "mlflow.MlflowClient":
         settings.home.mkdir(parents=True, exist_ok=True)
     mlflow.set_tracking_uri(settings.tracking)
     mlflow.set_registry_uri(settings.tracking)
+    if settings.tracking_uri is None:
+        # MLflow exports both, and the next Settings would take the embedded store for a server that keeps artifacts.
+        for exported in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            os.environ.pop(exported, None)
     return mlflow.MlflowClient()
 
 

@@ -311,6 +311,8 @@ def train(
         if version := registry.registered(client, name, run):
             log.info("%s was registered as version %s by an earlier try", family, version)
             return dict(json.loads(client.get_run(run).data.tags[CANDIDATE]), version=version)
+        if work.settings.mlflow_ui:
+            log.info("MLflow: %s/#/experiments/%s/runs/%s", work.settings.mlflow_ui, plan["experiment"], run)
         learn, tune = work.windows("train"), work.windows("validation")
         registry.log_parameters(
             client,

@@ -40,7 +40,7 @@ def report(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def lines(content: dict[str, Any], width: int = 100) -> list[str]:
+def lines(content: dict[str, Any], width: int = 80) -> list[str]:
     console = Console(width=width)
     with console.capture() as capture:
         console.print(render(content), crop=False)
@@ -49,13 +49,14 @@ def lines(content: dict[str, Any], width: int = 100) -> list[str]:
 
 def test_every_family_and_target_has_a_row_with_its_verdict_in_words() -> None:
     shown = lines(report())
-    assert "baseline v1 not eligible severity accuracy 0.61 ≥ 0.95 FAIL 1.2" in shown
-    assert "rul_pct mae 9.123 ≤ 2 FAIL" in shown
-    assert "cnn1d v3 champion severity accuracy 0.98 ≥ 0.95 pass 41.2" in shown
+    assert "baseline v1 severity accuracy 0.61 ≥ 0.95 FAIL 1.2" in shown
+    assert "not eligible rul_pct mae 9.123 ≤ 2 FAIL" in shown
+    assert "cnn1d v3 severity accuracy 0.98 ≥ 0.95 pass 41.2" in shown
+    assert "champion rul_pct mae 1.4 none -" in shown
 
 
 def test_a_target_without_a_threshold_is_neither_passed_nor_failed() -> None:
-    assert "rul_pct mae 1.4 none -" in lines(report())
+    assert any(line.endswith("rul_pct mae 1.4 none -") for line in lines(report()))
 
 
 @pytest.mark.parametrize("value", [pytest.param(None, id="absent"), pytest.param(float("nan"), id="not-a-number")])

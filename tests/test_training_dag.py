@@ -1,4 +1,4 @@
-"""The project's own DAGs on real Airflow components: parallel families, a killed task, the chain from dataset to training."""
+"""The project's own DAGs on real Airflow components: parallel families, a killed task, dataset to training."""
 
 import os
 import signal
