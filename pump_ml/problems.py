@@ -119,6 +119,8 @@ class Problem(_Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [target.name for target in self.targets]
+        if strange := sorted({figure.target for figure in self.published} - set(names)):
+            raise ValueError(f"published: {', '.join(map(repr, strange))} is no target; expected {', '.join(names)}")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"predicts: {', '.join(map(repr, twice))} stands twice; state each target once")
         if self.mode is not None and self.mode not in names:

@@ -237,6 +237,13 @@ def crown(client: "mlflow.MlflowClient", name: str, challenger: str) -> None:
     client.set_registered_model_alias(name, CHAMPION, challenger)
 
 
+def open_parents(client: "mlflow.MlflowClient", key: str) -> list[str]:
+    """Ids of the runs with this key that are still open, in any experiment."""
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    runs = client.search_runs(experiments, f"tags.`{KEY}` = '{key}' and attributes.status = 'RUNNING'")
+    return [str(run.info.run_id) for run in runs]
+
+
 def close(client: "mlflow.MlflowClient", parent: str, status: str) -> int:
     """End a parent run, and kill the runs below it that are still open; returns how many were."""
     run = client.get_run(parent)

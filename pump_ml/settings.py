@@ -73,8 +73,8 @@ class Settings(BaseSettings):
 
     @property
     def mlflow_artifacts(self) -> str | None:
-        """Where new experiments keep artifacts; None leaves it to the MLflow server."""
-        return None if self.tracking_uri else (self.home / "mlartifacts").as_uri()
+        """Where new experiments keep artifacts; a server decides itself, a bare store would take ``./mlruns``."""
+        return None if self.tracking.startswith("http") else (self.home / "mlartifacts").as_uri()
 
     @property
     def suites(self) -> Path:

@@ -6,6 +6,7 @@ never written again; a folder without one is what an interrupted step left, and 
 
 import hashlib
 import json
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -126,4 +127,7 @@ def write_once(path: UPath, content: Any) -> None:
     """Write JSON, unless the file is there already: what was written first stays."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1, sort_keys=True, default=str), encoding="utf-8")
+        # Whole or not at all: a reader never meets half a file.
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        draft.write_text(json.dumps(content, indent=1, sort_keys=True, default=str), encoding="utf-8")
+        draft.rename(path)

@@ -554,7 +554,7 @@ def close(run_key: str) -> Json:
     """
     from pump_ml import registry
 
-    settings = Settings.load()
-    if not _plan_path(settings, run_key).exists():
-        return {"killed": 0}
-    return {"killed": registry.close(registry.connect(settings), read_plan(run_key)["parent"], "FAILED")}
+    client = registry.connect()
+    return {
+        "killed": sum(registry.close(client, parent, "FAILED") for parent in registry.open_parents(client, run_key))
+    }

@@ -1,0 +1,232 @@
+"""Every source, and every family on every problem, keeps what its protocol promises. Being listed means being here."""
+
+import dataclasses
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import windows_of
+
+from pump_ml import catalog
+from pump_ml.errors import DataError
+from pump_ml.models import Family, Predictor, load_predictor
+from pump_ml.problems import Problem, load_problem
+from pump_ml.schema import KEYS, Sensor, Telemetry
+from pump_ml.settings import Settings
+from pump_ml.sources import Source
+from pump_ml.windows import Windows
+
+QUICK: dict[str, dict[str, Any]] = {
+    "baseline": {"trees": 10},
+    "xgb": {"rounds": 8, "rate": 0.3, "patience": 3, "jobs": 1},
+    "cnn1d": {"filters": 8, "dense": 8, "epochs": 2, "patience": 2},
+    "gru": {"units": 8, "dense": 8, "epochs": 2, "patience": 2},
+}
+"""Hyper-parameters with which a family learns little, fast."""
+SAME = {"baseline": 0.0, "xgb": 0.0}
+"""How far two fits with one seed may lie apart; networks add up in parallel, in no fixed order."""
+
+
+# Sources
+
+
+def _simulated(folder: Path) -> dict[str, Any]:
+    del folder
+    return {"pumps": 2, "samples": 2, "seed": 3}
+
+
+def _files(folder: Path) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    (folder / "a.csv").write_text("unit,cycle,p\n1,1,1.5\n1,2,\n2,1,2.5\n")
+    mapping = {
+        "name": "small",
+        "format": {"kind": "csv"},
+        "files": [{"pattern": "*.csv"}],
+        "asset_id": "{unit}",
+        "time": {"column": "cycle", "kind": "cycle"},
+        "sensors": {"p_bar": {"column": "p", "unit": "bar"}},
+        "labels": {"rul_cycles": {"derive": "cycles_to_last_row"}},
+    }
+    (folder / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+    return {"mapping": folder / "mapping.yaml", "path": folder / "a.csv"}
+
+
+OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {"simulated": _simulated, "files": _files}
+
+
+@pytest.mark.parametrize("name", catalog.SOURCES)
+def test_a_source_is_repeatable_and_gives_the_frame_that_everybody_passes(name: str, tmp_path: Path) -> None:
+    made = catalog.load("source", catalog.SOURCES, name)
+    source, again = (made(**OPTIONS[name](tmp_path / "source")) for _ in range(2))
+    assert isinstance(source, Source)
+    first, second = source.fetch(), again.fetch()
+    pd.testing.assert_frame_equal(first.readings, second.readings)
+    pd.testing.assert_frame_equal(first.readings, source.fetch().readings)
+    assert first.origin == second.origin == source.origin()
+    names = [sensor.name for sensor in first.sensors]
+    assert set(first.readings) == {*KEYS, "commissioning", *names, *first.labels}
+    assert {str(first.readings[sensor].dtype) for sensor in names} == {"float64"}
+    assert not set(names) & set(first.labels)
+
+
+# Families
+
+
+def run_to_failure(problem: Problem) -> Telemetry:
+    """Twelve machines of 40 to 62 cycles; some of the problem's sensors drift as they wear, the rest is noise."""
+    rng = np.random.default_rng(5)
+    assert problem.features is not None
+    frames = []
+    for number in range(12):
+        length = 40 + 2 * number
+        left = np.arange(length - 1, -1, -1.0)
+        wear = np.exp(-left / 15.0)
+        frame = {"asset_id": f"m{number:02d}", "run_id": f"m{number:02d}", "time": np.arange(1, length + 1)}
+        for place, sensor in enumerate(problem.features):
+            frame[sensor] = 100.0 + rng.normal(0.0, 1.0) + (place % 2) * 5.0 * wear + rng.normal(0.0, 0.2, length)
+        frames.append(pd.DataFrame(frame | {"rul_cycles": left}))
+    sensors = tuple(Sensor(name) for name in problem.features)
+    return Telemetry(pd.concat(frames, ignore_index=True), sensors, ("rul_cycles",), "telemetry")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+    """A family that has learnt a problem, and other machines to ask about."""
+
+    family: Family
+    problem: Problem
+    train: Windows
+    validation: Windows
+    test: Windows
+    readings: pd.DataFrame
+    predictor: Predictor
+    reports: list[tuple[int, dict[str, float]]]
+
+    def fit(self, **changes: Any) -> Predictor:
+        given = {"train": self.train, "validation": self.validation, **changes}
+        return self.family.fit(
+            given["train"], given["validation"], self.problem, seed=given.get("seed", 7), watch=lambda *_: None
+        )
+
+
+@pytest.fixture(scope="module", params=catalog.PROBLEMS)
+def data(request: pytest.FixtureRequest, fleet: Telemetry) -> tuple[Problem, Telemetry]:
+    problem = load_problem(request.param, Settings())
+    if request.param == "rul":
+        return problem, run_to_failure(problem)
+    assert request.param == "diagnosis", "bring readings for the new problem"
+    some = sorted(fleet.readings["asset_id"].unique())[:28]
+    return problem, dataclasses.replace(fleet, readings=fleet.readings[fleet.readings["asset_id"].isin(some)])
+
+
+@pytest.fixture(scope="module", params=catalog.FAMILIES)
+def fitted(request: pytest.FixtureRequest, data: tuple[Problem, Telemetry]) -> Fitted:
+    problem, telemetry = data
+    family = catalog.load("family", catalog.FAMILIES, request.param)(**QUICK[request.param])
+    assets = sorted(telemetry.readings["asset_id"].unique())
+    cut = [0, len(assets) * 6 // 10, len(assets) * 8 // 10, len(assets)]
+    train, validation, test = (windows_of(telemetry, problem, slice(a, b)) for a, b in pairwise(cut))
+    reports: list[tuple[int, dict[str, float]]] = []
+    predictor = family.fit(
+        train, validation, problem, seed=7, watch=lambda step, values: reports.append((step, dict(values)))
+    )
+    readings = telemetry.readings[telemetry.readings["asset_id"].isin(assets[cut[2] :])]
+    return Fitted(family, problem, train, validation, test, readings, predictor, reports)
+
+
+def test_a_family_is_its_frozen_hyper_parameters_and_names_what_it_needs(fitted: Fitted) -> None:
+    assert isinstance(fitted.family, Family)
+    assert catalog.FAMILIES[fitted.family.name].endswith(f":{type(fitted.family).__name__}")
+    assert fitted.predictor.family == fitted.family.name
+    assert isinstance(fitted.predictor, fitted.family.predictor)
+    assert fitted.family.requires
+    field = dataclasses.fields(fitted.family)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(fitted.family, field, 1)
+
+
+def test_every_target_is_answered_within_its_range(fitted: Fitted) -> None:
+    answers = fitted.predictor.predict(fitted.readings)
+    assert len(answers) == fitted.readings.loc[~_recorded(fitted.readings), "run_id"].nunique()
+    for target in fitted.problem.targets:
+        if target.kind == "classes":
+            probabilities = answers[[f"{target.name}_p_{name}" for name in target.classes]].to_numpy()
+            assert probabilities.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+            assert (probabilities >= 0.0).all()
+            assert answers[target.name].tolist() == [target.classes[best] for best in probabilities.argmax(axis=1)]
+        else:
+            values = answers[target.name].to_numpy()
+            assert np.isfinite(values).all()
+            assert (values >= (-np.inf if target.low is None else target.low)).all()
+            assert (values <= (np.inf if target.high is None else target.high)).all()
+            assert np.ptp(values) > 0.0, "a constant is no answer"
+
+
+def _recorded(readings: pd.DataFrame) -> Any:
+    return readings["commissioning"] if "commissioning" in readings else pd.Series(False, index=readings.index)
+
+
+def test_a_saved_predictor_comes_back_with_the_same_answers(fitted: Fitted, tmp_path: Path) -> None:
+    fitted.predictor.save(tmp_path)
+    loaded = load_predictor(tmp_path)
+    assert (loaded.family, loaded.sensors, loaded.assets) == (
+        fitted.predictor.family, fitted.predictor.sensors, fitted.predictor.assets,
+    )  # fmt: skip
+    assert loaded.problem == fitted.problem
+    pd.testing.assert_frame_equal(loaded.table(fitted.test), fitted.predictor.table(fitted.test), check_exact=True)
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".pkl", ".pickle", ".joblib")]
+
+
+def test_other_columns_and_the_order_of_rows_and_columns_do_not_matter(fitted: Fitted) -> None:
+    needed = list(fitted.predictor.columns)
+    labels = [target.name for target in fitted.problem.targets]
+    answers = fitted.predictor.predict(fitted.readings[needed])
+    others = [
+        fitted.readings.assign(remark="x", **dict.fromkeys(labels, -1)),
+        fitted.readings.sample(frac=1, random_state=1)[needed[::-1]],
+    ]
+    for readings in others:
+        pd.testing.assert_frame_equal(fitted.predictor.predict(readings), answers, check_exact=True)
+
+
+def test_a_missing_sensor_and_a_reading_that_is_no_number_are_refused(fitted: Fitted) -> None:
+    sensor = fitted.predictor.sensors[-1]
+    with pytest.raises(DataError, match=f"readings lack {sensor}"):
+        fitted.predictor.predict(fitted.readings.drop(columns=sensor))
+    broken = fitted.readings.copy()
+    broken.loc[broken.index[-1], sensor] = np.nan
+    with pytest.raises(DataError, match=f"readings of {sensor} are not finite"):
+        fitted.predictor.predict(broken)
+
+
+def test_the_same_seed_gives_the_same_model_whatever_was_fitted_before(fitted: Fitted) -> None:
+    again = fitted.fit()
+    for target in fitted.problem.targets:
+        one, other = (p.answer(fitted.test)[target.name] for p in (fitted.predictor, again))
+        scale = max(float(np.ptp(one)), 1.0)
+        assert np.abs(one - other).max() <= SAME.get(fitted.family.name, 1e-5) * scale
+
+
+def test_the_assets_it_was_fitted_on_are_on_record(fitted: Fitted) -> None:
+    known = set(fitted.predictor.assets)
+    assert known >= set(fitted.train.rows["asset_id"])
+    assert known <= {*fitted.train.rows["asset_id"], *fitted.validation.rows["asset_id"]}
+
+
+def test_progress_rises_to_one_and_losses_are_finite(fitted: Fitted) -> None:
+    progress = [values["progress"] for _, values in fitted.reports if "progress" in values]
+    assert progress == sorted(progress)
+    assert progress[-1] == pytest.approx(1.0)
+    losses = [value for _, values in fitted.reports for name, value in values.items() if name != "progress"]
+    assert np.isfinite(losses).all()
+    assert all(isinstance(value, float) for _, values in fitted.reports for value in values.values())
+
+
+def test_every_family_is_given_something_small_to_learn_with() -> None:
+    assert set(QUICK) == set(catalog.FAMILIES)
+    assert set(OPTIONS) == set(catalog.SOURCES)

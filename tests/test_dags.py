@@ -1,0 +1,161 @@
+"""DAG files: light to import, without errors, with Params that refuse what is out of range, the same on every parse."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("airflow") is None, reason="the airflow extra is not installed"
+)
+
+DAGS = Path(__file__).resolve().parents[1] / "dags"
+FILES = sorted(path for path in DAGS.glob("*.py") if path.name != "common.py")
+HEAVY = {
+    "boto3", "great_expectations", "keras", "matplotlib", "mlflow", "pandas", "pyarrow", "scipy", "sklearn",
+    "tensorflow", "xgboost",
+}  # fmt: skip
+
+LIGHT = """
+import runpy, sys, time
+sys.path.insert(0, sys.argv[1])
+import airflow.sdk, airflow.models
+before, started = set(sys.modules), time.process_time()
+runpy.run_path(sys.argv[2], run_name="dagfile")
+print("SECONDS", time.process_time() - started)
+print("MODULES", *sorted({name.split(".")[0] for name in set(sys.modules) - before}))
+"""
+
+FACTS = """
+import json, pathlib, sys
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+
+sys.path.insert(0, sys.argv[1])
+asked = json.loads(sys.argv[2])
+
+def parse():
+    bag = DagBag(dag_folder=sys.argv[1], bundle_path=pathlib.Path(sys.argv[1]), bundle_name="dags-folder")
+    return bag, {name: json.dumps(DagSerialization.to_dict(dag), default=str) for name, dag in bag.dags.items()}
+
+(bag, one), (_, other) = parse(), parse()
+tasks = {f"{name}.{task.task_id}": task for name, dag in bag.dags.items() for task in dag.tasks}
+answers = []
+for dag, params in asked:
+    try:
+        for name, value in params.items():
+            bag.dags[dag].params[name] = value
+        answers.append("accepted")
+    except Exception as error:
+        answers.append(f"{type(error).__name__}: {error}")
+print("FACTS" + json.dumps({
+    "errors": bag.import_errors,
+    "docs": {name: dag.doc_md for name, dag in bag.dags.items()},
+    "retries": {name: task.retries for name, task in tasks.items()},
+    "downstream": {name: sorted(task.downstream_task_ids) for name, task in tasks.items()},
+    "stable": one == other,
+    "answers": answers,
+}))
+"""
+
+REFUSED: list[tuple[str, str, Any]] = [
+    ("dataset", "pumps", 3),
+    ("dataset", "pumps", "many"),
+    ("dataset", "samples", 1000),
+    ("dataset", "seed", -1),
+    ("dataset", "source", "sql"),
+    ("training", "seed", -1),
+    ("training", "preset", "fast"),
+    ("training", "families", ["forest"]),
+    ("training", "families", "xgb"),
+]
+ACCEPTED: list[tuple[str, str, Any]] = [
+    ("dataset", "pumps", 140),
+    ("dataset", "source", "files"),
+    ("training", "families", []),
+    ("training", "preset", "quick"),
+    ("training", "snapshot", "v2-1a2b3c"),
+]
+
+
+def python(code: str, folder: Path, *arguments: str) -> str:
+    """What the code prints in a fresh interpreter whose Airflow has a home of its own."""
+    done = subprocess.run(  # noqa: S603 - this interpreter, fixed words
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "AIRFLOW_HOME": str(folder), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What Airflow makes of the folder of DAGs, parsed twice."""
+    folder = tmp_path_factory.mktemp("airflow")
+    asked = json.dumps([[dag, {name: value}] for dag, name, value in [*REFUSED, *ACCEPTED]])
+    printed = python(FACTS, folder, str(DAGS), asked)
+    assert not (folder / "airflow.db").exists()
+    content: dict[str, Any] = json.loads(printed.split("FACTS", 1)[1])
+    return content
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
+def test_a_dag_file_is_light_to_import(file: Path, tmp_path: Path) -> None:
+    printed = python(LIGHT, tmp_path, str(DAGS), str(file))
+    modules = set(re.search(r"^MODULES ?(.*)$", printed, re.MULTILINE)[1].split())
+    assert not modules & HEAVY
+    assert float(re.search(r"^SECONDS (.*)$", printed, re.MULTILINE)[1]) < 1.0
+
+
+def test_every_dag_is_imported_without_an_error(facts: dict[str, Any]) -> None:
+    assert facts["errors"] == {}
+    assert sorted(facts["docs"]) == [path.stem for path in FILES]
+    assert {"dataset", "training"} <= set(facts["docs"])
+    assert all(facts["docs"].values())
+
+
+def test_a_dag_is_the_same_on_every_parse(facts: dict[str, Any]) -> None:
+    assert facts["stable"], "a DAG that changes on every parse makes a new version each time"
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)), ids=lambda n: "{} {}={!r}".format(*REFUSED[n]))
+def test_a_param_out_of_its_range_is_refused(number: int, facts: dict[str, Any]) -> None:
+    assert facts["answers"][number].startswith("ParamValidationError")
+
+
+@pytest.mark.parametrize("number", range(len(ACCEPTED)), ids=lambda n: "{} {}={!r}".format(*ACCEPTED[n]))
+def test_a_param_within_its_range_is_accepted(number: int, facts: dict[str, Any]) -> None:
+    assert facts["answers"][len(REFUSED) + number] == "accepted"
+
+
+def test_a_task_that_was_killed_is_tried_again(facts: dict[str, Any]) -> None:
+    assert {name: retries for name, retries in facts["retries"].items() if retries < 1} == {}
+
+
+def test_nothing_is_trained_beside_the_baseline_before_the_gate(facts: dict[str, Any]) -> None:
+    below = facts["downstream"]
+    assert "gate" in below["training.baseline"]
+    assert "train" in below["training.gate"]
+    assert {name for name, tasks in below.items() if "train" in tasks} <= {"training.gate", "training.plan"}
+
+
+def test_what_was_left_open_is_closed_after_everything_else(facts: dict[str, Any]) -> None:
+    assert facts["downstream"]["training.close"] == []
+    assert "close" in facts["downstream"]["training.report"]
+
+
+def test_pump_ml_never_imports_airflow() -> None:
+    package = DAGS.parent / "pump_ml"
+    found = [
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"^\s*(import|from) airflow\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert found == []

@@ -1,0 +1,68 @@
+"""Settings come from the environment and from nowhere else, and a misspelt one is an error."""
+
+from pathlib import Path
+
+import pytest
+
+from pump_ml.errors import UnknownNameError
+from pump_ml.settings import CHECKOUT, Settings, git_sha
+
+
+def test_unset_everything_lies_under_var_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PUMP_ML_VAR")
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.load()
+    var = tmp_path / "var"
+    assert str(settings.data) == str(var / "data")
+    assert settings.ledger == f"sqlite:///{var / 'ledger.db'}"
+    assert settings.tracking == f"sqlite:///{var / 'mlflow.db'}"
+    assert settings.mlflow_artifacts == (var / "mlartifacts").as_uri()
+    assert settings.suites == CHECKOUT / "expectations"
+    assert not var.exists()
+
+
+def test_a_deployment_names_its_services_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "PUMP_ML_DATA_ROOT": "memory://pump-data",
+        "PUMP_ML_LEDGER_URL": "postgresql+psycopg2://u@db/ledger",
+        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+        "PUMP_ML_EXPECTATIONS": "/etc/suites",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert str(settings.data / "raw") == "memory://pump-data/raw"
+    assert settings.ledger == "postgresql+psycopg2://u@db/ledger"
+    assert settings.tracking == "http://mlflow:5000"
+    assert settings.mlflow_artifacts is None
+    assert settings.suites == Path("/etc/suites")
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        ("PUMP_ML_VARR", "PUMP_ML_VAR"),
+        ("PUMP_ML_DATAROOT", "PUMP_ML_DATA_ROOT"),
+        ("PUMP_ML_TARGET_FILE", "PUMP_ML_TARGETS_FILE"),
+        ("PUMP_ML_LEDGER_URI", "PUMP_ML_LEDGER_URL"),
+    ],
+)
+def test_a_misspelt_variable_is_an_error_that_names_its_neighbour(
+    given: str, near: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(given, "x")
+    with pytest.raises(UnknownNameError, match=f"environment variable {given!r}.*Did you mean {near!r}"):
+        Settings.load()
+
+
+def test_settings_are_frozen_and_refuse_unknown_names() -> None:
+    settings = Settings.load()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.var = Path("elsewhere")
+    with pytest.raises(ValueError, match="colour"):
+        Settings(colour="red")
+
+
+def test_the_commit_is_known_in_a_checkout() -> None:
+    assert git_sha() == "unknown" or len(git_sha()) == 40

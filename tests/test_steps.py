@@ -1,0 +1,351 @@
+"""Steps: the same seed gives the same run, a second call changes nothing, a killed one is taken up again."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import FLEET, Trained, noise, train_all
+
+from pump_ml import catalog, registry, snapshots, steps
+from pump_ml.errors import ConfigurationError, GateError, SnapshotError, UnknownNameError
+from pump_ml.schema import Telemetry
+from pump_ml.settings import Settings
+
+MODEL = "pump-diagnosis"
+
+
+def versions() -> dict[str, str]:
+    """Family of each registered version."""
+    found = registry.connect().search_model_versions(f"name='{MODEL}'")
+    return {str(version.version): version.tags["family"] for version in found}
+
+
+def ledger_rows(home: Path) -> list[Any]:
+    with closing(sqlite3.connect(home / "ledger.db")) as database:
+        return database.execute("select run_key, promoted, champion_after from promotions").fetchall()
+
+
+def statuses(experiment: str) -> list[str]:
+    return [run.info.status for run in registry.connect().search_runs([experiment])]
+
+
+# One training run
+
+
+def test_a_run_goes_from_the_fleet_to_a_champion(trained: Trained) -> None:
+    assert trained.fetched["rows"] == trained.validated["rows"] == trained.stored["rows"] == 33600
+    assert trained.validated["quarantined"] == 0
+    assert Path(trained.validated["docs"].removeprefix("file://")).is_file()
+    assert trained.evaluation["rows"] == 88
+    assert trained.evaluation["champion"] is None
+    assert trained.decision["promoted"]
+    families = {card["version"]: card["family"] for card in trained.report["scorecards"]}
+    assert families[trained.decision["challenger"]] == trained.decision["champion"]["family"]
+    json.dumps(trained.report, allow_nan=False)
+
+
+def test_the_baseline_beats_the_naive_predictor_on_every_target(trained: Trained) -> None:
+    for name in ("severity", "mode"):
+        assert trained.gate["baseline"][name] > trained.gate["naive"][name] + 0.2
+    for name in ("rul_pct", "health_pct"):
+        assert trained.gate["baseline"][name] < trained.gate["naive"][name] - 10.0
+
+
+def test_no_test_asset_was_learnt_from(trained: Trained) -> None:
+    split = json.loads((trained.home / "data" / "splits" / f"{trained.plan['split']}.json").read_text())
+    assert sorted(split["train"] + split["validation"] + split["test"]) == [
+        f"v2-s7-p{number:04d}" for number in range(FLEET["pumps"])
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PUMP_ML_VAR", str(trained.home))
+        registry.connect()
+        for candidate in trained.candidates:
+            known = registry.predictor_of(registry.load_model(MODEL, candidate["version"])).assets
+            assert not set(known) & set(split["test"])
+            assert set(split["train"]) <= set(known) <= {*split["train"], *split["validation"]}
+
+
+def test_the_same_seed_in_another_home_gives_the_same_run(
+    trained: Trained, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUMP_ML_TARGETS_FILE", str(trained.targets))
+    again = train_all("test/again")
+    assert again["fetched"] == trained.fetched
+    assert again["stored"]["snapshot"] == trained.stored["snapshot"]
+    manifests = [
+        json.loads((root / "data" / "snapshots" / trained.stored["snapshot"] / "manifest.json").read_text())
+        for root in (home, trained.home)
+    ]
+    assert manifests[0]["content_sha256"] == manifests[1]["content_sha256"]
+    assert again["plan"]["split"] == trained.plan["split"]
+    splits = [
+        (root / "data" / "splits" / f"{again['plan']['split']}.json").read_bytes() for root in (home, trained.home)
+    ]
+    assert splits[0] == splits[1]
+    for mine, theirs in zip(again["evaluation"]["scorecards"], trained.evaluation["scorecards"], strict=True):
+        assert (mine["family"], mine["version"]) == (theirs["family"], theirs["version"])
+        assert (mine["validation"], mine["test"]) == (theirs["validation"], theirs["test"])  # to the last bit
+    assert again["decision"] == trained.decision
+
+
+# Again
+
+
+def test_each_step_again_changes_nothing(crowned: Trained, home: Path) -> None:
+    def everything() -> dict[str, Any]:
+        data = {
+            str(path.relative_to(home)): (path.read_bytes(), path.stat().st_mtime_ns)
+            for path in (home / "data").rglob("*")
+            if path.is_file()
+        }
+        aliases = registry.connect().get_registered_model(MODEL).aliases
+        return {"data": data, "versions": versions(), "aliases": aliases, "ledger": ledger_rows(home)}
+
+    before = everything()
+    assert set(statuses(crowned.plan["experiment"])) == {"FINISHED"}
+    assert steps.fetch("simulated", FLEET) == crowned.fetched
+    validated = steps.validate(crowned.fetched["raw"])
+    assert validated | {"docs": ""} == crowned.validated | {"docs": ""}
+    assert steps.snapshot(validated) | {"docs": ""} == crowned.stored | {"docs": ""}
+    plan = steps.plan(crowned.stored["snapshot"], "diagnosis", "test/first", families=("xgb",), preset="quick")
+    assert plan == crowned.plan == steps.read_plan("test/first")
+    assert [steps.train(plan, family) for family in ("baseline", "xgb")] == crowned.candidates
+    assert steps.read_candidates(plan) == crowned.candidates
+    assert steps.gate(plan, crowned.candidates[0]) == crowned.gate
+    evaluation = steps.evaluate(plan, crowned.candidates)
+    assert evaluation["scorecards"] == crowned.evaluation["scorecards"]
+    assert steps.promote(plan, evaluation) == crowned.decision
+    assert steps.report(plan, evaluation, crowned.decision) | {"data_docs": ""} == crowned.report | {"data_docs": ""}
+    assert steps.close(plan["run_key"]) == {"killed": 0}
+    assert everything() == before
+    assert len(before["ledger"]) == 1
+    assert sorted(before["versions"]) == ["1", "2"]
+    assert statuses(crowned.plan["experiment"]) == ["FINISHED"] * 3
+
+
+def test_the_same_models_again_under_another_run_do_not_fell_the_champion(crowned: Trained, home: Path) -> None:
+    plan = steps.plan(crowned.stored["snapshot"], "diagnosis", "test/second", families=("xgb",), preset="quick")
+    assert plan["split"] == crowned.plan["split"]
+    candidates = [steps.train(plan, family) for family in ("baseline", "xgb")]
+    evaluation = steps.evaluate(plan, candidates)
+    champion = crowned.decision["champion"]["version"]
+    assert evaluation["champion"]["version"] == champion
+    assert evaluation["champion"]["contest"] in [card["test"] for card in evaluation["scorecards"]]
+    decision = steps.promote(plan, evaluation)
+    assert not decision["promoted"]
+    assert f"version {champion}" in decision["reason"]
+    assert decision["champion"]["version"] == champion
+    assert [row[1:] for row in ledger_rows(home)] == [(1, champion), (0, champion)]
+
+
+def test_a_champion_is_compared_on_the_assets_it_has_not_learnt_from(crowned: Trained) -> None:
+    plan = steps.plan(crowned.stored["snapshot"], "diagnosis", "test/other", families=(), preset="quick", seed=8)
+    assert plan["split"] != crowned.plan["split"]
+    candidate = steps.train(plan, "baseline")
+    evaluation = steps.evaluate(plan, [candidate])
+    known = registry.predictor_of(registry.load_model(MODEL, crowned.decision["champion"]["version"])).assets
+    split = json.loads((Settings.load().data / "splits" / f"{plan['split']}.json").read_text())
+    fresh = set(split["test"]) - set(known)
+    assert 0 < len(fresh) < len(split["test"])
+    assert evaluation["champion"]["rows"] == 8 * len(fresh)
+    (card,) = evaluation["scorecards"]
+    assert card["contest"] != card["test"]
+
+
+# Killed
+
+KILLED = """
+import os, signal, sys
+from pump_ml import steps
+
+def progress(what, share):
+    if what.startswith("train"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+steps.train(steps.read_plan(sys.argv[1]), sys.argv[2], progress=progress)
+"""
+
+
+def train_until_killed(run_key: str, family: str) -> None:
+    command = [sys.executable, "-c", KILLED, run_key, family]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - this interpreter
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.usefixtures("crowned")
+def test_a_fit_that_is_killed_is_taken_up_in_its_own_run(trained: Trained) -> None:
+    plan = steps.plan(trained.stored["snapshot"], "diagnosis", "test/killed", families=(), preset="quick")
+    train_until_killed("test/killed", "baseline")
+    client = registry.connect()
+    (left,) = client.search_runs([plan["experiment"]], filter_string=f"tags.`{registry.KEY}` = 'test/killed/baseline'")
+    assert left.info.status == "RUNNING"
+    assert len(versions()) == 2
+
+    candidate = steps.train(plan, "baseline")
+    assert candidate["run"] == left.info.run_id
+    assert client.get_run(left.info.run_id).info.status == "FINISHED"
+    assert versions() == {"1": "baseline", "2": "xgb", "3": "baseline"}
+    assert candidate["validation"] == trained.candidates[0]["validation"]
+    below = client.search_runs([plan["experiment"]], filter_string=f"tags.`{registry.PARENT}` = '{plan['parent']}'")
+    assert len(below) == 1
+
+    assert steps.close(plan["run_key"]) == {"killed": 0}
+    assert client.get_run(plan["parent"]).info.status == "FAILED"
+
+
+@pytest.mark.usefixtures("crowned")
+def test_closing_ends_what_killed_tasks_left_open(trained: Trained) -> None:
+    plan = steps.plan(trained.stored["snapshot"], "diagnosis", "test/orphan", families=(), preset="quick")
+    train_until_killed("test/orphan", "baseline")
+    assert statuses(plan["experiment"]).count("RUNNING") == 2
+    assert steps.close(plan["run_key"]) == {"killed": 1}
+    assert sorted(statuses(plan["experiment"])) == ["FAILED", "FINISHED", "FINISHED", "FINISHED", "KILLED"]
+    assert steps.close(plan["run_key"]) == {"killed": 0}
+
+
+def test_closing_a_run_that_was_never_planned_has_nothing_to_end() -> None:
+    assert steps.close("test/never") == {"killed": 0}
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"families": ("xgbost",)}, "unknown family 'xgbost'.*Did you mean 'xgb'", id="family"),
+        pytest.param({"preset": "fast"}, "unknown preset 'fast'; known: quick, standard, full", id="preset"),
+        pytest.param({"problem": "diagnoses"}, "Did you mean 'diagnosis'", id="problem"),
+    ],
+)
+@pytest.mark.usefixtures("crowned")
+def test_an_unknown_name_is_refused_before_a_run_is_opened(
+    trained: Trained, changes: dict[str, Any], message: str
+) -> None:
+    asked = {"snapshot": trained.stored["snapshot"], "problem": "diagnosis", "run_key": "t/1"} | changes
+    with pytest.raises(UnknownNameError, match=message):
+        steps.plan(**asked)
+    assert len(statuses(trained.plan["experiment"])) == 3
+
+
+def test_a_snapshot_that_is_not_there_is_refused() -> None:
+    with pytest.raises(SnapshotError, match="no snapshots 'v2-0'"):
+        steps.plan("v2-0", "diagnosis", "t/1")
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        pytest.param("simulatd", {}, "Did you mean 'simulated'", id="source"),
+        pytest.param("simulated", {"pump": 3}, "unknown option of source 'simulated' 'pump'.*'pumps'", id="option"),
+        pytest.param("simulated", {"pumps": 0}, "pumps=0", id="value"),
+        pytest.param("files", {"mapping": "plant_csv"}, "source 'files' needs path", id="missing option"),
+    ],
+)
+def test_a_source_that_cannot_be_made_is_refused(source: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        steps.fetch(source, options)
+
+
+def test_a_training_run_that_was_never_planned_is_refused(crowned: Trained) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown training run 'test/frist'; known: test/first"):
+        steps.read_plan("test/frist")
+    steps.plan(crowned.stored["snapshot"], "diagnosis", "test/half", families=("xgb",), preset="quick")
+    with pytest.raises(UnknownNameError, match="unknown trained family of test/half 'baseline'"):
+        steps.read_candidates(steps.read_plan("test/half"))
+
+
+# Gate
+
+
+def test_labels_that_were_shuffled_stop_the_run_at_the_gate(fleet: Telemetry) -> None:
+    raw = snapshots.store(Settings.load().data, "raw", noise(fleet))
+    stored = steps.snapshot(steps.validate(raw))
+
+    plan = steps.plan(stored["snapshot"], "diagnosis", "test/noise", families=("xgb",), preset="quick")
+    baseline = steps.train(plan, "baseline")
+    with pytest.raises(GateError, match=r"do not carry .*rul_pct \(mae: naive .*, baseline .*health_pct") as refused:
+        steps.gate(plan, baseline)
+    assert "mode" in str(refused.value)
+    assert steps.close(plan["run_key"]) == {"killed": 0}
+    assert versions() == {"1": "baseline"}
+    assert registry.connect().get_registered_model(MODEL).aliases == {}
+
+
+# Without what is heavy
+
+BLOCKED = """
+import importlib.abc, sys
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked}:
+            raise ImportError(name + " is blocked")
+
+sys.meta_path.insert(0, Block())
+import {modules}
+print(*sorted(name for name in sys.modules if "." not in name))
+"""
+
+
+def imported(modules: list[str], blocked: set[str]) -> set[str]:
+    code = textwrap.dedent(BLOCKED).format(blocked=blocked, modules=", ".join(modules))
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - this interpreter
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_the_core_needs_neither_airflow_nor_tensorflow() -> None:
+    core = ["pump_ml.steps", "pump_ml.cli", "pump_ml.registry", "pump_ml.work", "pump_ml.ledger", "pump_ml.validation"]
+    imported([*core, "pump_ml.models.xgb", "pump_ml.models.baseline"], {"airflow", "tensorflow", "keras"})
+
+
+def test_steps_and_catalog_are_light() -> None:
+    heavy = {
+        "airflow", "boto3", "great_expectations", "keras", "matplotlib", "mlflow", "numpy", "pandas", "pyarrow",
+        "scipy", "sklearn", "sqlalchemy", "tensorflow", "xgboost",
+    }  # fmt: skip
+    assert not imported(["pump_ml.steps", "pump_ml.catalog", "pump_ml.cli"], set()) & heavy
+
+
+def test_every_listed_name_can_be_imported() -> None:
+    for kind, entries in (("source", catalog.SOURCES), ("family", catalog.FAMILIES)):
+        for name in entries:
+            assert catalog.load(kind, entries, name)
+
+
+def test_progress_is_logged_at_its_end_and_not_at_every_step(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        report = steps.log_progress()
+        for share in np.linspace(0.0, 1.0, 101):
+            report("train xgb", float(share))
+    assert [record.getMessage() for record in caplog.records][-1] == "train xgb: 100 %"
+    assert len(caplog.records) <= 3
+
+
+def test_readings_whose_cycles_were_partly_missing_become_whole_again() -> None:
+    readings = pd.DataFrame(
+        {
+            "asset_id": "a",
+            "run_id": "a/0",
+            "time": [*np.arange(39.0), np.nan],
+            "commissioning": False,
+            "p_bar": np.arange(40.0),
+        }
+    )
+    telemetry = Telemetry(readings, (), (), "telemetry", {"dataset": "d"})
+    validated = steps.validate(snapshots.store(Settings.load().data, "raw", telemetry))
+    assert validated["quarantined"] == 1
+    stored = snapshots.load(Settings.load().data, "snapshots", steps.snapshot(validated)["snapshot"])
+    assert stored.telemetry.readings["time"].tolist() == list(range(39))
+    assert stored.telemetry.readings["time"].dtype == "int64"
