@@ -29,8 +29,9 @@ from pump_ml import steps
 def dataset():
     @task
     def fetch(params: dict) -> dict:
-        wanted = ("pumps", "samples", "seed") if params["source"] == "simulated" else ("mapping", "path")
-        return steps.fetch(params["source"], {name: params[name] for name in wanted if params[name] is not None})
+        simulated = ("pumps", "samples", "seed") if params["source"] == "simulated" else ()
+        options = {name: params[name] for name in (*simulated, "mapping", "path") if params[name] is not None}
+        return steps.fetch(params["source"], options)
 
     @task
     def validate(fetched: dict) -> dict:

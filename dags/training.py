@@ -20,8 +20,8 @@ WEEKLY = CronTriggerTimetable("0 3 * * 1", timezone="UTC", run_immediately=timed
         "snapshot": Param(None, type=["null", "string"], description="Key; empty: the newest one.", section="Data"),
         "problem": Param(None, type=["null", "string"], description="Name or YAML; empty: its own.", section="Data"),
         "seed": Param(7, type="integer", minimum=0, description="Of the split and of the models.", section="Data"),
-        "families": Param(FAMILIES, type="array", items={"type": "string", "enum": FAMILIES}, examples=FAMILIES,
-                          description="The baseline always takes part.", section="Models"),
+        "families": Param(FAMILIES, type="array", items={"type": "string", "enum": FAMILIES}, uniqueItems=True,
+                          examples=FAMILIES, description="The baseline always takes part.", section="Models"),
         "preset": Param("standard", enum=list(catalog.PRESETS), description="How long they learn.", section="Models"),
     },
     doc_md=__doc__,
@@ -71,9 +71,10 @@ def training():
     first = baseline()
     plan() >> first
     evaluation = evaluate()
-    train.expand(family=gate(first)) >> evaluation
+    trained = train.expand(family=gate(first))
+    trained >> evaluation
     # However the run ends, nothing stays open in MLflow; a teardown does not hide a failure.
-    report(evaluation, promote(evaluation)) >> close().as_teardown()
+    [trained, report(evaluation, promote(evaluation))] >> close().as_teardown()
 
 
 training()

@@ -16,7 +16,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pump_ml import catalog, steps
-from pump_ml.errors import PumpMLError
+from pump_ml.errors import ConfigurationError, DataError, PumpMLError
 
 console = Console(stderr=True)
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -64,7 +64,11 @@ def train(
 
     Example: pump-ml train --snapshot v2-1a2b3c --family xgb --family cnn1d
     """
-    _show(_train(snapshot, problem, family, preset, seed, run))
+    run = run or _new_run()
+    with _closing(run):
+        trained = _train(snapshot, problem, family, preset, seed, run)
+    steps.close(run, "FINISHED")
+    _show(trained)
 
 
 @app.command()
@@ -73,7 +77,9 @@ def evaluate(run: Annotated[str, typer.Option(help="Training run that `pump-ml t
 
     Example: pump-ml evaluate --run cli/20261122-101500-3f
     """
-    _scoreboard(_evaluate(run))
+    with _closing(run):
+        report = _evaluate(run)
+    _scoreboard(report)
 
 
 @app.command(name="run")
@@ -94,15 +100,18 @@ def run_all(
     Example: pump-ml run --source files --mapping cmapss_fd001 --path cmapss_FD001.tar.gz --problem rul
     """
     made = _dataset(source, pumps, samples, seed, mapping, path)
-    trained = _train(made["snapshot"], problem, family, preset, seed, run)
-    _scoreboard(_evaluate(trained["run"]))
+    run = run or _new_run()
+    with _closing(run):
+        _train(made["snapshot"], problem, family, preset, seed, run)
+        report = _evaluate(run)
+    _scoreboard(report)
 
 
 @app.command()
 def predict(
     model: Annotated[str, typer.Option(help="Registered model, such as pump-diagnosis.")],
     readings: Annotated[Path, typer.Option(exists=True, help="Parquet file of raw readings.")],
-    version: Annotated[str, typer.Option(help="Version, or an alias.")] = "@champion",
+    version: Annotated[str, typer.Option(help="Version number, or an alias.")] = "champion",
 ) -> None:
     """Answer raw readings with a registered model; prints CSV.
 
@@ -114,9 +123,12 @@ def predict(
 
     registry.connect()
     loaded = registry.load_model(model, version)
-    frame = pd.read_parquet(readings)
-    answers = loaded.predict(frame[[c for c in registry.predictor_of(loaded).columns if c in frame]])
-    answers.to_csv(sys.stdout, index=False)
+    predictor, frame = registry.predictor_of(loaded), pd.read_parquet(readings)
+    if missing := [column for column in predictor.columns if column not in frame]:
+        raise DataError(f"{readings} lacks {', '.join(missing)}; {model} needs {', '.join(predictor.columns)}")
+    # MLflow takes no whole numbers where the signature says double.
+    frame = frame[list(predictor.columns)].astype(dict.fromkeys(predictor.sensors, float))
+    loaded.predict(frame).to_csv(sys.stdout, index=False)
 
 
 @local.command(name="run")
@@ -137,6 +149,7 @@ def local_run(
     """
     from pump_ml.local.commands import run
 
+    _refuse_files_of_the_twin(source, mapping, path)
     where = {"mapping": mapping, "path": path and str(Path(path).resolve())}
     data = {
         "source": source,
@@ -184,6 +197,7 @@ def status() -> None:
 
 
 def _dataset(source: str, pumps: int, samples: int, seed: int, mapping: str | None, path: str | None) -> dict[str, Any]:
+    _refuse_files_of_the_twin(source, mapping, path)
     options: dict[str, Any] = {"pumps": pumps, "samples": samples, "seed": seed}
     if source != "simulated":
         options = {name: value for name, value in (("mapping", mapping), ("path", path)) if value is not None}
@@ -195,17 +209,31 @@ def _dataset(source: str, pumps: int, samples: int, seed: int, mapping: str | No
         return steps.snapshot(validated)
 
 
-def _train(snapshot: str, problem: str, families: list[str], preset: str, seed: int, run: str | None) -> dict[str, Any]:
-    run = run or f"cli/{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    plan = steps.plan(snapshot, problem, run, families=families, preset=preset, seed=seed)
+def _refuse_files_of_the_twin(source: str, mapping: str | None, path: str | None) -> None:
+    if source == "simulated" and (mapping or path):
+        raise ConfigurationError("--mapping and --path describe files; say --source files with them")
+
+
+def _new_run() -> str:
+    return f"cli/{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+@contextmanager
+def _closing(run: str) -> Iterator[None]:
+    """Leave no run open in MLflow when the block is left by an error or by Ctrl-C."""
     try:
-        with _bars() as progress:
-            candidates = [steps.train(plan, "baseline", progress=progress)]
-            steps.gate(plan, candidates[0])
-            candidates += [steps.train(plan, family, progress=progress) for family in plan["others"]]
+        yield
     except BaseException:
         steps.close(run)
         raise
+
+
+def _train(snapshot: str, problem: str, families: list[str], preset: str, seed: int, run: str) -> dict[str, Any]:
+    plan = steps.plan(snapshot, problem, run, families=families, preset=preset, seed=seed)
+    with _bars() as progress:
+        candidates = [steps.train(plan, "baseline", progress=progress)]
+        steps.gate(plan, candidates[0])
+        candidates += [steps.train(plan, family, progress=progress) for family in plan["others"]]
     return {"run": run, "candidates": candidates}
 
 

@@ -36,12 +36,22 @@ class Scorecard:
     passed: dict[str, bool | None]
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON report."""
-        return asdict(self)
+        """The JSON report; a value that is no number is None."""
+        content: dict[str, Any] = json_safe(asdict(self))
+        return content
 
     def headline(self, problem: Problem) -> dict[str, float]:
         """Each target's own metric."""
         return {target.name: self.values[target.name][target.metric] for target in problem.targets}
+
+
+def json_safe(content: Any) -> Any:
+    """The same with None for every number that JSON does not have."""
+    if isinstance(content, dict):
+        return {key: json_safe(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [json_safe(value) for value in content]
+    return None if isinstance(content, float) and not np.isfinite(content) else content
 
 
 def judge(family: str, answers: pd.DataFrame, truth: pd.DataFrame, problem: Problem) -> Scorecard:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
-# Before the import: no display is needed, and no font cache is written outside the process's own folders.
+# Before the import: no display is needed.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -63,7 +63,7 @@ class Published(_Frozen):
     Args:
         model: what it was reached with.
         target: the target it is about.
-        value: of the target's metric, under the problem's own protocol.
+        value: of the target's metric, as its source gives it.
         source: where it stands.
     """
 
@@ -92,7 +92,7 @@ class SplitPolicy(_Frozen):
 
     train: float = Field(gt=0, lt=1)
     validation: float = Field(gt=0, lt=1)
-    test: float | Literal["own"] = 0.2
+    test: Annotated[float, Field(gt=0, lt=1)] | Literal["own"] = 0.2
     stratify: str | None = None
 
     @model_validator(mode="after")

@@ -1,9 +1,9 @@
 """Who becomes champion. Pure: numbers in, a decision out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, Self
 
 from pump_ml import metrics
 from pump_ml.evaluation import relative_error
@@ -20,6 +20,7 @@ class Contender:
         validation: on the validation rows, which choose among the families of a run.
         test: on the test rows, which say whether it meets the targets.
         contest: on the test rows that the champion has not learnt from; None where there are none.
+        unfit: why a champion cannot be asked about this problem any more, if so.
     """
 
     family: str
@@ -27,6 +28,17 @@ class Contender:
     validation: dict[str, float]
     test: dict[str, float]
     contest: dict[str, float] | None = None
+    unfit: str | None = None
+
+    @classmethod
+    def from_json(cls, card: Mapping[str, Any]) -> Self:
+        """From a card of `pump_ml.steps.evaluate`, where None stands for a value that is no number."""
+        parts = {
+            part: {target: math.nan if value is None else value for target, value in (card.get(part) or {}).items()}
+            for part in ("validation", "test", "contest")
+        }
+        return cls(card["family"], card["version"], parts["validation"], parts["test"], parts["contest"] or None,
+                   card.get("unfit"))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ def decide(contenders: Sequence[Contender], champion: Contender | None, problem:
         champion: the standing champion, measured on the same rows in the same call; None when there is none.
         problem: targets.
     """
-    allowed = _allowed(contenders, problem)
+    allowed = _allowed(contenders, problem, "test")
     eligible = {c.family: _eligible(c, allowed, problem) for c in contenders}
     errors = {c.family: relative_error(c.contest or c.test, allowed, problem) for c in contenders}
     if champion is not None and champion.contest:
@@ -75,12 +87,17 @@ def decide(contenders: Sequence[Contender], champion: Contender | None, problem:
     if not able:
         bar = "meets all targets" if problem.has_thresholds else "beats the baseline"
         return Decision(False, None, f"no family {bar}; the champion stays as it is", eligible, errors)
-    best = min(able, key=lambda c: relative_error(c.validation, allowed, problem))
+    # The scale of the ranking is the validation rows' own: test rows judge, they don't rank.
+    scale = _allowed(contenders, problem, "validation")
+    best = min(able, key=lambda c: relative_error(c.validation, scale, problem))
     ours = errors[best.family]
     if champion is None:
         reason = f"{best.family} is the first eligible model (relative error {ours:.3f})"
         return Decision(True, best.version, reason, eligible, errors)
     standing = f"version {champion.version} ({champion.family})"
+    if champion.unfit:
+        reason = f"{best.family} takes over: {standing} cannot answer this problem any more, {champion.unfit}"
+        return Decision(True, best.version, reason, eligible, errors)
     if not champion.contest:
         reason = f"{standing} stays: it has learnt from every test asset, so nothing can be compared"
         return Decision(False, best.version, reason, eligible, errors)
@@ -92,9 +109,13 @@ def decide(contenders: Sequence[Contender], champion: Contender | None, problem:
     return Decision(False, best.version, reason, eligible, errors)
 
 
-def _allowed(contenders: Sequence[Contender], problem: Problem) -> dict[str, float]:
+def _allowed(
+    contenders: Sequence[Contender], problem: Problem, part: Literal["validation", "test"]
+) -> dict[str, float]:
+    """What each metric may be: the threshold, or where there is none what the baseline reached on that part."""
     baseline = next(c for c in contenders if c.family == "baseline")
-    return {t.name: baseline.test[t.name] if t.threshold is None else t.threshold for t in problem.targets}
+    reached: dict[str, float] = getattr(baseline, part)
+    return {t.name: reached[t.name] if t.threshold is None else t.threshold for t in problem.targets}
 
 
 def _eligible(contender: Contender, allowed: dict[str, float], problem: Problem) -> bool:

@@ -188,30 +188,32 @@ def signature(predictor: Predictor) -> ModelSignature:
 def register(client: "mlflow.MlflowClient", name: str, model_uri: str, run_id: str, tags: Mapping[str, str]) -> str:
     """Register a run's model once; a second call for the same run gives the version that the first one made."""
     if found := registered(client, name, run_id):
-        return found
+        return found[0]
     with contextlib.redirect_stderr(io.StringIO()):  # MLflow announces each version there
         made = mlflow.register_model(model_uri, name, tags=dict(tags))
     return str(made.version)
 
 
-def registered(client: "mlflow.MlflowClient", name: str, run_id: str) -> str | None:
-    """The version of `name` that this run registered, or None."""
+def registered(client: "mlflow.MlflowClient", name: str, run_id: str) -> tuple[str, dict[str, str]] | None:
+    """The version of `name` that this run registered, and its tags; or None."""
     found = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
-    return str(found[0].version) if found else None
+    return (str(found[0].version), dict(found[0].tags)) if found else None
 
 
 def load_model(name: str, which: str) -> Any:
-    """The pyfunc model of a version number, or of an alias given as ``@champion``.
+    """The pyfunc model of a version number or of an alias such as ``champion``.
 
     Raises:
         ConfigurationError: there is no such model.
     """
-    address = f"models:/{name}{which}" if which.startswith("@") else f"models:/{name}/{which}"
+    address = f"models:/{name}/{which}" if which.isdigit() else f"models:/{name}@{which.removeprefix('@')}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow's hints about type hints
             return mlflow.pyfunc.load_model(address)
     except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise  # a lost connection is worth a retry
         raise ConfigurationError(
             f"{address} cannot be loaded: {error}; `pump-ml run` trains and registers models"
         ) from error
@@ -227,7 +229,10 @@ def champion(client: "mlflow.MlflowClient", name: str) -> tuple[str, str] | None
     """Version and family of the standing champion, or None."""
     try:
         found = client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:
+    except MlflowException as error:
+        # No such model, or no such alias; anything else says nothing about the champion, and must not dethrone it.
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         return None
     return str(found.version), str(found.tags.get("family", "unknown"))
 
@@ -237,15 +242,18 @@ def crown(client: "mlflow.MlflowClient", name: str, challenger: str) -> None:
     client.set_registered_model_alias(name, CHAMPION, challenger)
 
 
-def open_parents(client: "mlflow.MlflowClient", key: str) -> list[str]:
-    """Ids of the runs with this key that are still open, in any experiment."""
+def parents(client: "mlflow.MlflowClient", key: str) -> list[str]:
+    """Ids of the runs with this key, in any experiment."""
     experiments = [found.experiment_id for found in client.search_experiments()]
-    runs = client.search_runs(experiments, f"tags.`{KEY}` = '{key}' and attributes.status = 'RUNNING'")
+    runs = client.search_runs(experiments, f"tags.`{KEY}` = '{key}'")
     return [str(run.info.run_id) for run in runs]
 
 
 def close(client: "mlflow.MlflowClient", parent: str, status: str) -> int:
-    """End a parent run, and kill the runs below it that are still open; returns how many were."""
+    """End a parent run, and kill the runs below it that are still open; returns how many were.
+
+    A parent that has ended keeps its status, unless the run turned out well after all.
+    """
     run = client.get_run(parent)
     below = client.search_runs(
         [run.info.experiment_id], filter_string=f"tags.`{PARENT}` = '{parent}'", max_results=1000
@@ -253,7 +261,7 @@ def close(client: "mlflow.MlflowClient", parent: str, status: str) -> int:
     orphans = [r for r in below if r.info.status == RunStatus.to_string(RunStatus.RUNNING)]
     for orphan in orphans:
         client.set_terminated(orphan.info.run_id, status="KILLED")
-    if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+    if status == "FINISHED" or run.info.status == RunStatus.to_string(RunStatus.RUNNING):
         client.set_terminated(parent, status=status)
     return len(orphans)
 

@@ -6,6 +6,7 @@ never written again; a folder without one is what an interrupted step left, and 
 
 import hashlib
 import json
+import re
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from pump_ml.schema import ASSET, Sensor, Telemetry
 from pump_ml.settings import git_sha
 
 MANIFEST, ROWS = "manifest.json", "readings.parquet"
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+"""A key is one folder's name, so that no key leads out of the data root."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +79,7 @@ def store(root: UPath, kind: str, telemetry: Telemetry, **facts: Any) -> str:
     if (folder / MANIFEST).exists():
         return key
     folder.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(str(folder / ROWS), index=False)
+    write_parquet(folder / ROWS, frame)
     manifest = {
         "key": key,
         "content_sha256": content,
@@ -103,7 +106,7 @@ def load(root: UPath, kind: str, key: str) -> Snapshot:
         SnapshotError: there is no such key, it was never finished, or its rows were altered.
     """
     folder = root / kind / key
-    if not (folder / MANIFEST).exists():
+    if not NAME.fullmatch(key) or not (folder / MANIFEST).exists():
         known = sorted(path.name for path in (root / kind).iterdir()) if (root / kind).exists() else []
         raise SnapshotError(f"no {kind} {key!r} under {root}; there are: {', '.join(known) or 'none'}")
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -121,6 +124,13 @@ def load(root: UPath, kind: str, key: str) -> Snapshot:
         manifest["origin"],
     )
     return Snapshot(key, telemetry, manifest)
+
+
+def write_parquet(path: UPath, frame: pd.DataFrame) -> None:
+    """Write rows whole or not at all: a reader, and a second writer of the same rows, never meet half a file."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    frame.to_parquet(str(draft), index=False)
+    draft.rename(path)
 
 
 def write_once(path: UPath, content: Any) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pump_ml import catalog
 from pump_ml.errors import ConfigurationError, ContractError, GateError, UnknownNameError
-from pump_ml.settings import Settings, git_sha
+from pump_ml.settings import PACKAGE, Settings, git_sha
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done, 0 to 1."""
 
 CANDIDATE = "pump_ml.candidate"
-"""Tag of an MLflow run that holds what `train` returns."""
+"""Tag of a registered version that holds what `train` returns."""
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +98,8 @@ def validate(raw: str) -> Json:
 
     settings = Settings.load()
     telemetry = snapshots.load(settings.data, "raw", raw).telemetry
-    suites = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(settings.suites.glob("*.json"))))
-    key = f"{raw}-{suites.hexdigest()[:8]}"
+    rules = [*sorted(settings.suites.glob("*.json")), PACKAGE / "validation.py", PACKAGE / "expectation_types.py"]
+    key = f"{raw}-{hashlib.sha256(b''.join(path.read_bytes() for path in rules)).hexdigest()[:8]}"
     docs = settings.home / "docs" / key
     folder = settings.data / "quarantine" / key
     try:
@@ -124,9 +124,11 @@ def validate(raw: str) -> Json:
 
 def _quarantine(folder: Any, rows: "pd.DataFrame", report: str) -> None:
     """Store the rows, unless the report says that an earlier try finished: it is written after them."""
+    from pump_ml.snapshots import write_parquet
+
     if not (folder / report).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        rows.to_parquet(str(folder / "readings.parquet"), index=False)
+        write_parquet(folder / "readings.parquet", rows)
 
 
 def snapshot(validated: Mapping[str, Any]) -> Json:
@@ -193,13 +195,15 @@ def plan(
         and ``others`` (the families beside the baseline).
 
     Raises:
-        ConfigurationError: there is no snapshot.
+        ConfigurationError: there is no snapshot, or the run was planned otherwise before.
         UnknownNameError: a family, a preset or a problem does not exist.
         LeakError: a label stands among the features, or an asset in two parts.
     """
     from pump_ml import registry, snapshots, splits
     from pump_ml.problems import load_problem
 
+    if not re.fullmatch(r"[\w./:+~-]+", run_key):
+        raise ConfigurationError(f"training run {run_key!r}: a name has letters, digits and . / : + ~ - _ only")
     if snapshot is None:
         raise ConfigurationError("there is no snapshot to learn from: name one, or run the DAG `dataset` first")
     settings = Settings.load()
@@ -232,6 +236,7 @@ def plan(
     settled = {
         "snapshot": snapshot,
         "problem": problem,
+        "definition": asked.model_dump(mode="json"),
         "run_key": run_key,
         "preset": preset,
         "seed": seed,
@@ -239,10 +244,17 @@ def plan(
         "experiment": experiment,
         "parent": parent,
         "tags": common,
-        "others": [family for family in families if family != "baseline"],
+        "others": [family for family in dict.fromkeys(families) if family != "baseline"],
     }
     snapshots.write_once(_plan_path(settings, run_key), settled)
-    return settled
+    stored = read_plan(run_key)
+    for name in ("snapshot", "definition", "preset", "seed", "others"):
+        if stored[name] != settled[name]:
+            raise ConfigurationError(
+                f"training run {run_key!r} was planned with {name} = {stored[name]!r}, not {settled[name]!r}; take "
+                "another name for another run"
+            )
+    return stored
 
 
 def read_plan(run_key: str) -> Json:
@@ -270,15 +282,16 @@ def read_candidates(plan: Mapping[str, Any]) -> list[Json]:
     candidates: list[Json] = []
     for family in ("baseline", *plan["others"]):
         run = registry.find_run(client, plan["experiment"], f"{plan['run_key']}/{family}")
-        version = registry.registered(client, name, run.info.run_id) if run else None
-        if run is None or version is None:
+        done = registry.registered(client, name, run.info.run_id) if run else None
+        if done is None:
             raise UnknownNameError(f"trained family of {plan['run_key']}", family, [c["family"] for c in candidates])
-        candidates.append(dict(json.loads(run.data.tags[CANDIDATE]), version=version))
+        candidates.append(dict(json.loads(done[1][CANDIDATE]), version=done[0]))
     return candidates
 
 
 def _plan_path(settings: Settings, run_key: str) -> Any:
-    return settings.data / "plans" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', run_key)}.json"
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", run_key)
+    return settings.data / "plans" / f"{readable}-{hashlib.sha256(run_key.encode()).hexdigest()[:8]}.json"
 
 
 def train(
@@ -308,9 +321,9 @@ def train(
         client, plan["experiment"], plan["parent"], f"{plan['run_key']}/{family}", family,
         {**plan["tags"], "family": family, **(tags or {})},
     ) as run:  # fmt: skip
-        if version := registry.registered(client, name, run):
-            log.info("%s was registered as version %s by an earlier try", family, version)
-            return dict(json.loads(client.get_run(run).data.tags[CANDIDATE]), version=version)
+        if done := registry.registered(client, name, run):
+            log.info("%s was registered as version %s by an earlier try", family, done[0])
+            return dict(json.loads(done[1][CANDIDATE]), version=done[0])
         if work.settings.mlflow_ui:
             log.info("MLflow: %s/#/experiments/%s/runs/%s", work.settings.mlflow_ui, plan["experiment"], run)
         learn, tune = work.windows("train"), work.windows("validation")
@@ -334,9 +347,8 @@ def train(
             client.log_figure(run, figure, "plots/learning_curves.png")
         model = registry.log_predictor(predictor, work.example())
         candidate = {"family": family, "run": run, "seconds": seconds, "validation": card.headline(work.problem)}
-        # Before the registration, so that a retry which finds the version finds what belongs to it.
-        client.set_tag(run, CANDIDATE, json.dumps(candidate))
         labels = {"family": family, "run_key": plan["run_key"], "snapshot": plan["snapshot"], "git_sha": git_sha()}
+        labels[CANDIDATE] = json.dumps(candidate)  # with the version, so that a retry finds what belongs to it
         version = registry.register(client, name, model, run, labels)
     log.info("%s learnt in %.1f s and is version %s; validation: %s", family, seconds, version, candidate["validation"])
     return candidate | {"version": version}
@@ -395,14 +407,15 @@ def evaluate(
         progress: gets the share that is done.
 
     Returns:
-        ``rows`` judged, ``scorecards`` (family, version, seconds, validation, test, contest, passed) and ``champion``,
-        the same or None. ``test`` is over all test rows, ``contest`` over those that the champion is compared on.
+        ``rows`` judged, ``scorecards`` (family, version, seconds, validation, test, contest, passed) and ``champion``
+        (family, version, rows it is compared on, contest, and why it is unfit for the problem, if it is) or None. ``test`` is over all test
+        rows, ``contest`` over those that the champion is compared on. A value that is no number is None.
 
     Raises:
         LeakError: a model was fitted on an asset it is judged by.
     """
     from pump_ml import figures, registry
-    from pump_ml.evaluation import judge, refuse_known_assets
+    from pump_ml.evaluation import json_safe, judge, refuse_known_assets
     from pump_ml.schema import ASSET
     from pump_ml.work import Work
 
@@ -418,9 +431,12 @@ def evaluate(
     if standing is not None:
         version, family = standing
         model = registry.load_model(name, version)
-        contested = truth[~truth[ASSET].isin(registry.predictor_of(model).assets)]
-        champion = {"family": family, "version": version, "rows": len(contested), "contest": None}
-        if len(contested):
+        predictor = registry.predictor_of(model)
+        champion = {"family": family, "version": version, "contest": None, "unfit": work.unfit(predictor)}
+        if not champion["unfit"]:
+            contested = truth[~truth[ASSET].isin(predictor.assets)]
+            champion["rows"] = len(contested)
+        if champion.get("rows"):
             answers = work.ask(model, readings[readings[ASSET].isin(set(contested[ASSET]))])
             champion["contest"] = judge(family, answers, contested, problem).headline(problem)
 
@@ -446,7 +462,7 @@ def evaluate(
             }
         )
         report("evaluate", (number + 1) / len(candidates))
-    return {"rows": len(truth), "scorecards": cards, "champion": champion}
+    return dict(json_safe({"rows": len(truth), "scorecards": cards, "champion": champion}))
 
 
 def promote(plan: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Json:
@@ -469,13 +485,15 @@ def promote(plan: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Json:
         log.info("this run's decision was taken by an earlier try: %s", taken.decision["reason"])
         return dict(taken.decision)
     client, name = registry.connect(work.settings), work.problem.model_name
-    contenders = [
-        Contender(card["family"], card["version"], card["validation"], card["test"], card["contest"])
-        for card in evaluation["scorecards"]
-    ]
+    contenders = [Contender.from_json(card) for card in evaluation["scorecards"]]
     standing = evaluation["champion"]
-    champion = standing and Contender(standing["family"], standing["version"], {}, {}, standing["contest"])
-    decision = decide(contenders, champion, work.problem)
+    decision = decide(contenders, standing and Contender.from_json(standing), work.problem)
+    now = registry.champion(client, name)
+    if (now and now[0]) not in (standing and standing["version"], decision.challenger):
+        raise ConfigurationError(
+            f"the champion of {name} is version {now and now[0]} now, but this run was compared with version "
+            f"{standing and standing['version']}; clear the task `evaluate`, or run `pump-ml evaluate --run` again"
+        )
     if decision.promoted and decision.challenger:
         registry.crown(client, name, decision.challenger)
     after = registry.champion(client, name)
@@ -543,11 +561,12 @@ def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Map
     return content
 
 
-def close(run_key: str) -> Json:
+def close(run_key: str, status: str = "FAILED") -> Json:
     """Make sure that no MLflow run of this training run is left open, however it ended; safe to call at any time.
 
     Args:
         run_key: name of the training run; one that was never planned has nothing open.
+        status: how an open parent run ends.
 
     Returns:
         ``killed``: how many runs were left open by tasks that died.
@@ -555,6 +574,4 @@ def close(run_key: str) -> Json:
     from pump_ml import registry
 
     client = registry.connect()
-    return {
-        "killed": sum(registry.close(client, parent, "FAILED") for parent in registry.open_parents(client, run_key))
-    }
+    return {"killed": sum(registry.close(client, parent, status) for parent in registry.parents(client, run_key))}

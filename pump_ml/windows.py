@@ -125,6 +125,6 @@ def _reference(commissioning: pd.DataFrame, assets: "pd.Series[Any]", sensors: S
         raise DataError(
             f"no commissioning record for {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}; the problem "
             f"compares each asset with its own: add its readings of the first healthy hours, marked "
-            f"{COMMISSIONING} = true"
+            f"{COMMISSIONING} = true, or look for them in quarantine"
         )
     return means.loc[assets].to_numpy(dtype=np.float64)

@@ -3,13 +3,15 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 import yaml
 
 from pump_ml import catalog, figures, registry, snapshots
-from pump_ml.problems import load_problem
+from pump_ml.models import Predictor
+from pump_ml.problems import Problem
 from pump_ml.schema import ASSET, COMMISSIONING, RUN
 from pump_ml.settings import PACKAGE, Settings
 from pump_ml.splits import Split
@@ -22,12 +24,35 @@ class Work:
     def __init__(self, plan: Mapping[str, Any]) -> None:
         self.plan = plan
         self.settings = Settings.load()
-        self.problem = load_problem(plan["problem"], self.settings)
-        self.snapshot = snapshots.load(self.settings.data, "snapshots", plan["snapshot"])
-        manifest = self.settings.data / "splits" / f"{plan['split']}.json"
-        self.split = Split.from_json(json.loads(manifest.read_text(encoding="utf-8")))
+        self.problem = Problem.model_validate(plan["definition"])
+
+    @cached_property
+    def snapshot(self) -> snapshots.Snapshot:
+        """The readings and their manifest."""
+        return snapshots.load(self.settings.data, "snapshots", self.plan["snapshot"])
+
+    @cached_property
+    def split(self) -> Split:
+        """The assets of each part."""
+        manifest = self.settings.data / "splits" / f"{self.plan['split']}.json"
+        return Split.from_json(json.loads(manifest.read_text(encoding="utf-8")))
+
+    @cached_property
+    def features(self) -> tuple[str, ...]:
+        """The columns a model may learn from."""
         telemetry = self.snapshot.telemetry
-        self.features = self.problem.choose_features([s.name for s in telemetry.sensors], telemetry.labels)
+        return self.problem.choose_features([s.name for s in telemetry.sensors], telemetry.labels)
+
+    def unfit(self, predictor: Predictor) -> str | None:
+        """Why a model of an earlier run cannot be asked about this problem and these readings; None when it can."""
+        if missing := [column for column in predictor.columns if column not in self.snapshot.telemetry.readings]:
+            return f"the data lack {', '.join(missing)}"
+        ours, theirs = ([(t.name, t.kind, t.classes) for t in p.targets] for p in (self.problem, predictor.problem))
+        if ours != theirs:
+            return f"it answers {', '.join(name for name, *_ in theirs)}"
+        if (self.problem.windows, self.problem.reference) != (predictor.problem.windows, predictor.problem.reference):
+            return "its windows are cut otherwise"
+        return None
 
     def rows(self, part: str) -> pd.DataFrame:
         """Readings of a part's assets."""

@@ -362,7 +362,7 @@ def test_an_asset_in_two_splits_is_refused_when_a_step_reads_the_split(crowned: 
     split["train"].append(split["test"][0])
     manifest.write_text(json.dumps(split))
     with pytest.raises(LeakError, match=f"'{split['test'][0]}' is in train and in test"):
-        steps.train(crowned.plan, "baseline")
+        steps.evaluate(crowned.plan, crowned.candidates)
 
 
 def test_a_scaler_that_was_fitted_on_all_rows_is_refused_by_evaluation(
@@ -448,4 +448,4 @@ def test_a_snapshot_that_was_altered_is_not_learnt_from(crowned: Trained) -> Non
     readings.loc[0, "flow_m3_h"] += 0.01
     readings.to_parquet(str(file), index=False)
     with pytest.raises(DataError, match="was altered after it was stored"):
-        steps.train(crowned.plan, "xgb")
+        steps.evaluate(crowned.plan, crowned.candidates)

@@ -205,7 +205,7 @@ def test_open_runs_are_killed_and_their_parent_is_ended_once(trained: Trained) -
         pass
     orphan = client.create_run(experiment, tags={registry.PARENT: parent}).info.run_id
     assert registry.close(client, parent, "FAILED") == 1
-    assert registry.close(client, parent, "FINISHED") == 0
+    assert registry.close(client, parent, "KILLED") == 0
     assert {run: client.get_run(run).info.status for run in (parent, done, orphan)} == {
         parent: "FAILED", done: "FINISHED", orphan: "KILLED",
     }  # fmt: skip

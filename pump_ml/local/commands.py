@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from pump_ml import steps
 from pump_ml.errors import StackError
 from pump_ml.local import stack
 from pump_ml.local.airflow_api import AirflowApi, last_words
@@ -46,16 +47,24 @@ def run(
     """
     config = config or StackConfig.of_project()
     clock = Clock(Console(stderr=True))
-    with stack.ending_on_signals(), _stack(config, clock) as record, stack.api(config, record) as api:
-        for dag in (DATASET, TRAINING):
-            _wait_until_parsed(api, dag, record)
-        # the new dataset must not start a training of its own beside the one that is asked for
-        with _paused(api, TRAINING, paused=True), _paused(api, DATASET, paused=False):
-            dataset = _run_dag(config, clock, api, DATASET, dataset_conf)
-            key = api.xcom(DATASET, dataset, SNAPSHOT)["snapshot"]
-        with _paused(api, TRAINING, paused=False):
-            training = _run_dag(config, clock, api, TRAINING, {"snapshot": key, **training_conf})
-            return dict(api.xcom(TRAINING, training, REPORT))
+    name = f"{PREFIX}{datetime.now(UTC):%Y-%m-%dT%H-%M-%S-%f}"
+    training = False
+    try:
+        with stack.ending_on_signals(), _stack(config, clock) as record, stack.api(config, record) as api:
+            for dag in (DATASET, TRAINING):
+                _wait_until_parsed(api, dag, record)
+            # the new dataset must not start a training of its own beside the one that is asked for
+            with _paused(api, TRAINING, paused=True), _paused(api, DATASET, paused=False):
+                _run_dag(config, clock, api, DATASET, name, dataset_conf)
+                key = api.xcom(DATASET, name, SNAPSHOT)["snapshot"]
+            with _paused(api, TRAINING, paused=False):
+                training = True
+                _run_dag(config, clock, api, TRAINING, name, {"snapshot": key, **training_conf})
+                return dict(api.xcom(TRAINING, name, REPORT))
+    except BaseException:
+        if training:  # the stack ended before the DAG's own teardown could close its runs in MLflow
+            steps.close(f"{TRAINING}/{name}")
+        raise
 
 
 def ui(*, config: StackConfig | None = None) -> None:
@@ -171,9 +180,8 @@ def _paused(api: AirflowApi, dag: str, *, paused: bool) -> Iterator[None]:
             api.set_paused(dag, paused=before)
 
 
-def _run_dag(config: StackConfig, clock: Clock, api: AirflowApi, dag: str, conf: Mapping[str, Any]) -> str:
-    """Run a DAG to its end; the name of the run."""
-    name = f"{PREFIX}{datetime.now(UTC):%Y-%m-%dT%H-%M-%S-%f}"
+def _run_dag(config: StackConfig, clock: Clock, api: AirflowApi, dag: str, name: str, conf: Mapping[str, Any]) -> None:
+    """Run a DAG to its end."""
     api.trigger(dag, name, conf)
     clock.say(f"{dag}  started as {name}")
     try:
@@ -186,7 +194,6 @@ def _run_dag(config: StackConfig, clock: Clock, api: AirflowApi, dag: str, conf:
     clock.say(f"{dag}  {state}")
     if state != "success":
         raise StackError(_why(config, api, dag, name))
-    return name
 
 
 def _follow(config: StackConfig, clock: Clock, api: AirflowApi, dag: str, name: str) -> str:

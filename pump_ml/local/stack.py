@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Self
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
@@ -95,7 +96,7 @@ def start(config: StackConfig, *, schedule: bool, mlflow: bool, owned: bool, say
         airflow = _address(config.airflow_port, "Airflow", say)
         ui = _address(config.mlflow_port, "MLflow", say, but=airflow) if mlflow else None
         if mlflow and _remote(Settings.load().tracking):
-            ui = Settings.load().tracking
+            ui = _without_login(Settings.load().tracking)
         env = _environment(config, airflow=airflow, mlflow=ui, schedule=schedule)
         _prepare(config, env, say)
         spec = Spec(
@@ -198,6 +199,12 @@ def _free(port: int) -> bool:
 
 def _port(address: str) -> int:
     return int(address.rsplit(":", 1)[1])
+
+
+def _without_login(address: str) -> str:
+    """The address as it may be shown: without ``user:password@``."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _remote(tracking: str) -> bool:

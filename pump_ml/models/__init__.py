@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pump_ml import catalog
-from pump_ml.errors import ConfigurationError
+from pump_ml.errors import ConfigurationError, DataError
 from pump_ml.problems import Problem, Target
 from pump_ml.schema import ASSET, COMMISSIONING, KEYS
 from pump_ml.windows import Windows, make_windows
@@ -86,10 +86,13 @@ class Predictor(ABC):
             ``asset_id, run_id, time``, a column a target, and ``TARGET_p_CLASS`` for the probabilities of classes.
 
         Raises:
-            DataError: a column is missing or a reading is not finite.
+            DataError: a column is missing, a reading is not finite, or there is nothing but commissioning records.
         """
-        return self.table(make_windows(readings[[c for c in self.columns if c in readings]], self.problem, self.sensors,
-                                       which="last"))  # fmt: skip
+        known = readings[[column for column in self.columns if column in readings]]
+        windows = make_windows(known, self.problem, self.sensors, which="last")
+        if not len(windows):
+            raise DataError(f"{len(readings)} readings hold no run to answer for, beside commissioning records")
+        return self.table(windows)
 
     def table(self, windows: Windows) -> pd.DataFrame:
         """The answers for `windows` as a frame, see `predict`."""

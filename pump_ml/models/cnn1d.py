@@ -50,7 +50,7 @@ class Cnn1d:
     name: ClassVar[str] = "cnn1d"
     inputs: ClassVar[Literal["readings", "waveform"]] = "readings"
     predictor: ClassVar[type[Predictor]] = Cnn1dPredictor
-    requires: ClassVar[tuple[str, ...]] = ("keras", "tensorflow-cpu")
+    requires: ClassVar[tuple[str, ...]] = ("keras", "tensorflow-cpu", "tensorflow")
 
     def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
         """See `pump_ml.models.keras_fit.fit_network`."""

@@ -46,7 +46,7 @@ class Gru:
     name: ClassVar[str] = "gru"
     inputs: ClassVar[Literal["readings", "waveform"]] = "readings"
     predictor: ClassVar[type[Predictor]] = GruPredictor
-    requires: ClassVar[tuple[str, ...]] = ("keras", "tensorflow-cpu")
+    requires: ClassVar[tuple[str, ...]] = ("keras", "tensorflow-cpu", "tensorflow")
 
     def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
         """See `pump_ml.models.keras_fit.fit_network`."""

@@ -195,7 +195,7 @@ class FileMapping(_Strict):
     """A whole mapping.
 
     Args:
-        name: of the data.
+        name: of the data; it begins the names of their snapshots.
         description: what they are, for people.
         format: how the files are written.
         files: which files, in order; an asset that spans files needs them in order of time.
@@ -208,7 +208,7 @@ class FileMapping(_Strict):
         suite: name of the Great Expectations suite.
     """
 
-    name: Text
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     description: str = ""
     format: Format
     files: tuple[Files, ...] = Field(min_length=1)

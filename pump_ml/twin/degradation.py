@@ -1,7 +1,7 @@
 """Fault modes, how damage changes the pump, and what damage means for its life.
 
-Damage runs from 0 (as new) to 1 (end of life by the limit that each mode states). Health is what is left of it;
-remaining useful life follows from the mode's growth law ``damage = used_life ** growth``.
+Damage runs from 0 (as new) to 1 (end of life, by the limit or the assumption of each mode: see `FAULTS`). Health is
+what is left of it; remaining useful life follows from the mode's growth law ``damage = used_life ** growth``.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ class FaultMode:
         growth: exponent of ``damage = used_life ** growth``; above 1 damage speeds up towards the end.
         head_loss: share of the head that is lost.
         efficiency_loss: share of the efficiency that is lost.
-        suction_loss: share of the suction pressure above vapour pressure that is lost.
+        suction_loss: share of the whole absolute pressure at the suction flange that is lost.
         leakage_l_h: leakage past the shaft seal.
-        bearing_rise_k: rise of the drive-end bearing's temperature.
-        order_1_mm_s: velocity RMS added in quadrature at shaft frequency.
+        bearing_rise_k: rise of the drive-end bearing's temperature, at rated speed.
+        order_1_mm_s: velocity RMS added in quadrature at shaft frequency, at rated speed.
         order_2_mm_s: the same at twice shaft frequency.
-        vane_pass_gain: growth of the vane-pass component.
-        broadband_gain: growth of acceleration above 1 kHz.
-        kurtosis: growth of the acceleration's kurtosis (impacts).
+        vane_pass_gain: growth of the vane-pass component; 1 doubles it.
+        broadband_gain: growth of acceleration above 1 kHz; 1 doubles it.
+        kurtosis: what is added to the acceleration's kurtosis (impacts).
     """
 
     name: str
@@ -50,10 +50,13 @@ class FaultMode:
 
 HEALTHY = FaultMode("healthy")
 
-# Limits: 15 % of head or efficiency is where overhaul pays (Hydraulic Institute, pump life cycle costs); vibration
-# ends at the border of zone D; cavitation ends at the 3 % head drop that defines NPSH3 (ISO 9906); leakage at 30 l/h,
-# a failed seal by API 682's plans. Growth: erosion and fatigue speed up (ASTM G32, ISO 281), wear and drift are about
-# linear.
+# End of life. From standards: imbalance and misalignment end at about the border of zone D, at rated speed; cavitation
+# at the 3 % head drop that defines NPSH3 (ISO 9906). A rule of thumb: an impeller is overhauled at about 15 %
+# of loss. Assumptions of the twin: a bearing ends at +25 K and a ninefold high-frequency acceleration, long before a
+# limit of vibration; a seal at 30 l/h; a clogged impeller at 25 % less efficiency. What a mode does beside its limit is
+# assumed as well.
+# Growth: the exponents are assumptions. Damage that feeds itself is above 1, as fatigue and erosion are (ISO 281 and
+# ASTM G32 are analogies: neither gives the figure); wear and drift are taken as linear.
 FAULTS = (
     FaultMode(
         "bearing_wear",

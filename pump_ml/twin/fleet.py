@@ -56,11 +56,15 @@ class Pump:
     broadband_g: float
     leakage_l_h: float
     errors: tuple[tuple[float, float], ...]
-    """Zero and gain error of each instrument, in units of two standard deviations of its class."""
+    """Zero and gain error of each instrument, in standard deviations of its class; two of them are its limit."""
 
     @property
     def rated_kw(self) -> float:
-        """Motor rating: shaft power at the rated point and 15 % of margin (API 610, table 12)."""
+        """Motor rating: shaft power at the rated point and 15 % of margin.
+
+        That is the middle class of API 610's table (25 % below 22 kW, 15 % to 55 kW, 10 % above); here it is one figure
+        for the whole fleet.
+        """
         point = np.ones(1)
         shaft = hydraulics.shaft_power_kw(self.flow_m3_h * point, self.head_m * point, self.efficiency * point)
         return 1.15 * float(shaft[0])
@@ -124,7 +128,7 @@ def observe(
     head_m = pump.head_m * head_factor * hydraulics.head(q, r)
     eta = hydraulics.efficiency(q, r, pump.efficiency) * (1.0 - fault.efficiency_loss * damage)
     shaft_kw = hydraulics.shaft_power_kw(pump.flow_m3_h * q, head_m, eta)
-    motor_kw = shaft_kw / 0.93  # IE3 at this size, IEC 60034-30-1
+    motor_kw = shaft_kw / 0.93  # IE3 at 22 kW, four poles (IEC 60034-30-1); one figure for the fleet
     rated_a = pump.rated_kw / (np.sqrt(3.0) * 0.4 * 0.86 * 0.93)  # 400 V, power factor 0.86
 
     suction_m = pump.suction_head_m - 0.6 * q**2  # friction of the suction line
@@ -132,15 +136,16 @@ def observe(
     discharge = suction + head_m * hydraulics.BAR_PER_M
     leakage = pump.leakage_l_h + fault.leakage_l_h * damage
 
-    load_kw = motor_kw * 0.93 / pump.rated_kw
-    bearing = ambient + pump.bearing_rise_k * (0.6 * r + 0.4 * load_kw) + fault.bearing_rise_k * damage * r
-    winding = ambient + pump.motor_rise_k * (0.25 + 0.75 * load_kw**2)
+    load_share = motor_kw * 0.93 / pump.rated_kw
+    bearing = ambient + pump.bearing_rise_k * (0.6 * r + 0.4 * load_share) + fault.bearing_rise_k * damage * r
+    winding = ambient + pump.motor_rise_k * (0.25 + 0.75 * load_share**2)
 
     swirl = vibration.off_design(load)
     order_1 = vibration.order_velocity(pump.order_1_mm_s, fault.order_1_mm_s * damage, r)
     order_2 = vibration.order_velocity(pump.order_2_mm_s, fault.order_2_mm_s * damage, r)
     vane_pass = pump.vane_pass_mm_s * r**2 * swirl * (1.0 + fault.vane_pass_gain * damage)
     broadband = pump.broadband_g * r**2 * np.sqrt(swirl) * (1.0 + fault.broadband_gain * damage)
+    # The high-frequency band's share of the velocity: 0.15 mm/s for each g, an assumption.
     velocity = vibration.overall(order_1, order_2, vane_pass, pump.floor_mm_s * r * swirl, 0.15 * broadband)
     kurtosis = np.full(readings, 3.0 + fault.kurtosis * damage)
 
@@ -215,7 +220,8 @@ def samples_v2(asset_id: str, pump_number: int, samples: int, seed: np.random.Se
         )
     ]
     for number in range(samples):
-        severity = number % len(degradation.SEVERITY_BANDS)
+        # Counted back from the last sample, so that a pump ends in its worst state whatever their number.
+        severity = (number - samples) % len(degradation.SEVERITY_BANDS)
         damage = float(rng.uniform(*degradation.SEVERITY_BANDS[severity]))
         at_work = fault if severity else degradation.HEALTHY
         frames.append(

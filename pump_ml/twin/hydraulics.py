@@ -11,10 +11,13 @@ Array = NDArray[np.float64]
 GRAVITY_M_S2 = 9.80665
 """Standard gravity, ISO 80000-3."""
 WATER_KG_M3 = 998.2
-"""Density of water at 20 °C, ISO 9906 annex."""
+"""Density of water at 20 °C."""
 ATMOSPHERE_BAR = 1.01325
 SHUTOFF_HEAD = 1.2
-"""Head at closed valve over rated head; API 610 asks for a rise of 10 to 20 % towards shut-off."""
+"""Head at closed valve over rated head; 1.2 is the twin's choice.
+
+API 610 prefers a head that rises towards shut-off, and for pumps in parallel a rise of at least 10 %.
+"""
 BAR_PER_M = WATER_KG_M3 * GRAVITY_M_S2 / 1e5
 """Pressure of one metre of water column, bar."""
 
@@ -41,7 +44,7 @@ def operating_flow(r: Array, static: float, resistance: Array, head_factor: floa
 
 
 def efficiency(q: Array, r: Array, best: float) -> Array:
-    """Pump efficiency, a parabola with its top at the best-efficiency point (Gülich, Centrifugal Pumps, 4.1)."""
+    """Pump efficiency, a parabola with its top at the best-efficiency point: the twin's approximation."""
     load = q / r
     return best * np.clip(2.0 * load - load**2, 0.05, 1.0)
 
@@ -52,5 +55,8 @@ def shaft_power_kw(flow_m3_h: Array, head_m: Array, eta: Array) -> Array:
 
 
 def motor_current_a(power_kw: Array, rated_kw: float, rated_a: float) -> Array:
-    """Line current: the load's share and a magnetising share of 0.35 of rated, at right angles (IEC 60034-2 circle)."""
+    """Line current: the load's share and a magnetising share, at right angles; at rated power it is the rated current.
+
+    A simplification of the circle diagram (Heyland, Ossanna). The magnetising share, 0.35 of rated, is an assumption.
+    """
     return rated_a * np.sqrt(0.35**2 + (1.0 - 0.35**2) * (power_kw / rated_kw) ** 2)

@@ -43,7 +43,7 @@ class Instrument:
         Args:
             true: true values.
             full_scale: upper end of the instrument's span, in the sensor's unit.
-            constant: this instrument's own zero and gain errors, in units of two standard deviations of its class.
+            constant: this instrument's own zero and gain errors, in standard deviations of its class; 2 is its limit.
             rng: source of the noise.
         """
         zero, gain = constant
