@@ -137,3 +137,9 @@ def test_predictions_of_the_champion_are_printed_as_csv(trained: Trained, tmp_pa
     missing = pump_ml("predict", "--model", MODEL, "--readings", str(tmp_path / "raw.parquet"), "--version", "99")
     assert missing.returncode == 1
     assert "models:/pump-diagnosis/99 cannot be loaded" in missing.stderr
+
+
+def test_files_that_are_described_without_their_source_are_an_error_not_the_twin() -> None:
+    done = pump_ml("dataset", "--mapping", "plant.yaml", "--path", "nowhere")
+    assert done.returncode == 1
+    assert "--source files" in done.stderr

@@ -73,6 +73,7 @@ REFUSED: list[tuple[str, str, Any]] = [
     ("training", "seed", -1),
     ("training", "preset", "fast"),
     ("training", "families", ["forest"]),
+    ("training", "families", ["xgb", "xgb"]),
     ("training", "families", "xgb"),
 ]
 ACCEPTED: list[tuple[str, str, Any]] = [
@@ -149,6 +150,8 @@ def test_nothing_is_trained_beside_the_baseline_before_the_gate(facts: dict[str,
 def test_what_was_left_open_is_closed_after_everything_else(facts: dict[str, Any]) -> None:
     assert facts["downstream"]["training.close"] == []
     assert "close" in facts["downstream"]["training.report"]
+    # One family that fails must not have the others' runs closed while they still learn.
+    assert "close" in facts["downstream"]["training.train"]
 
 
 def test_pump_ml_never_imports_airflow() -> None:

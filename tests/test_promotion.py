@@ -138,3 +138,19 @@ def test_a_decision_tells_who_was_eligible_and_how_far_each_was_from_the_targets
     assert decision.eligible == {"baseline": False, "xgb": True}
     # Error over allowed error, averaged: (0.2 / 0.1 + 8 / 5) / 2, (0.05 / 0.1 + 4 / 5) / 2, and exactly allowed.
     assert decision.errors == pytest.approx({"baseline": 1.8, "xgb": 0.65, "champion": 1.0})
+
+
+def test_a_champion_that_cannot_answer_the_problem_any_more_is_replaced_and_the_reason_is_told() -> None:
+    old = Contender("gru", "3", {}, {}, None, unfit="it answers life")
+    decision = decide([BASELINE, GOOD], old, STRICT)
+    assert (decision.promoted, decision.challenger) == (True, GOOD.version)
+    assert "version 3 (gru) cannot answer this problem any more, it answers life" in decision.reason
+
+
+@pytest.mark.parametrize("test", [values(0.10, 8.0), values(0.94, 50.0)], ids=["weighs life", "weighs mode"])
+def test_without_thresholds_the_test_rows_do_not_weigh_the_ranking(test: dict[str, float]) -> None:
+    """Against the baseline's validation rows xgb is ahead; the baseline's test rows would turn it round in one case."""
+    baseline = Contender("baseline", "1", values(0.80, 8.0), test, test)
+    xgb = Contender("xgb", "2", values(0.95, 7.9), values(0.95, 4.0), values(0.95, 4.0))
+    cnn1d = Contender("cnn1d", "3", values(0.82, 4.0), values(0.95, 4.0), values(0.95, 4.0))
+    assert decide([baseline, xgb, cnn1d], None, OPEN).challenger == "2"

@@ -16,7 +16,7 @@ import pytest
 from conftest import FLEET, Trained, noise, train_all
 
 from pump_ml import catalog, registry, snapshots, steps
-from pump_ml.errors import ConfigurationError, GateError, SnapshotError, UnknownNameError
+from pump_ml.errors import ConfigurationError, DataError, GateError, SnapshotError, UnknownNameError
 from pump_ml.schema import Telemetry
 from pump_ml.settings import Settings
 
@@ -349,3 +349,96 @@ def test_readings_whose_cycles_were_partly_missing_become_whole_again() -> None:
     stored = snapshots.load(Settings.load().data, "snapshots", steps.snapshot(validated)["snapshot"])
     assert stored.telemetry.readings["time"].tolist() == list(range(39))
     assert stored.telemetry.readings["time"].dtype == "int64"
+
+
+# What a plan settles, and who may move the champion
+
+
+def test_a_known_run_is_not_planned_anew_with_other_arguments(crowned: Trained) -> None:
+    with pytest.raises(ConfigurationError, match=r"'test/first' was planned with seed = 7, not 8"):
+        steps.plan(crowned.stored["snapshot"], "diagnosis", "test/first", families=("xgb",), preset="quick", seed=8)
+    assert steps.read_plan("test/first") == crowned.plan
+
+
+def test_a_plan_keeps_its_problem_though_the_thresholds_change_meanwhile(
+    crowned: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = tmp_path / "strict.yaml"
+    strict.write_text("diagnosis: {severity: 1.0, mode: 1.0, rul_pct: 0.0, health_pct: 0.0}\n")
+    monkeypatch.setenv("PUMP_ML_TARGETS_FILE", str(strict))
+    again = steps.evaluate(crowned.plan, crowned.candidates)
+    assert [card["passed"] for card in again["scorecards"]] == [
+        card["passed"] for card in crowned.evaluation["scorecards"]
+    ]
+
+
+@pytest.mark.parametrize("name", ["o'x", "a b", "", 'x"y'], ids=["quote", "space", "empty", "double quote"])
+def test_a_run_name_that_mlflow_cannot_look_up_is_refused(name: str, trained: Trained) -> None:
+    with pytest.raises(ConfigurationError, match="letters, digits and"):
+        steps.plan(trained.stored["snapshot"], "diagnosis", name)
+
+
+def test_two_runs_whose_names_look_alike_keep_their_own_plans(crowned: Trained) -> None:
+    for name in ("look/alike", "look_alike"):
+        steps.plan(crowned.stored["snapshot"], "diagnosis", name, families=(), preset="quick")
+    assert steps.read_plan("look/alike")["run_key"] == "look/alike"
+    assert steps.read_plan("look_alike")["run_key"] == "look_alike"
+
+
+def test_a_family_that_is_named_twice_is_trained_once(crowned: Trained) -> None:
+    plan = steps.plan(crowned.stored["snapshot"], "diagnosis", "test/twice", families=("xgb", "xgb"), preset="quick")
+    assert plan["others"] == ["xgb"]
+
+
+@pytest.mark.parametrize("key", ["../raw/x", "a/b", ".hidden", ""])
+def test_a_key_that_leads_out_of_its_folder_is_no_snapshot(key: str) -> None:
+    with pytest.raises(SnapshotError, match="no snapshots"):
+        snapshots.load(Settings.load().data, "snapshots", key)
+
+
+def test_a_champion_that_moved_after_the_comparison_is_not_overwritten(crowned: Trained) -> None:
+    plan = steps.plan(crowned.stored["snapshot"], "diagnosis", "test/late", families=("xgb",), preset="quick", seed=9)
+    candidates = [steps.train(plan, family) for family in ("baseline", "xgb")]
+    evaluation = steps.evaluate(plan, candidates)
+    moved = next(v for v in ("1", "2") if v != crowned.decision["champion"]["version"])
+    registry.crown(registry.connect(), MODEL, moved)
+    with pytest.raises(ConfigurationError, match=f"is version {moved} now"):
+        steps.promote(plan, evaluation)
+    assert registry.champion(registry.connect(), MODEL) == (moved, versions()[moved])
+
+
+def test_a_champion_of_another_window_length_is_called_unfit_and_falls(crowned: Trained, tmp_path: Path) -> None:
+    shipped = Path(catalog.__file__).parent / catalog.PROBLEMS["diagnosis"]
+    shorter = tmp_path / "diagnosis.yaml"
+    shorter.write_text(shipped.read_text().replace("{length: 60, stride: 60}", "{length: 30, stride: 30}"))
+    plan = steps.plan(crowned.stored["snapshot"], str(shorter), "test/shorter", families=("xgb",), preset="quick")
+    candidates = [steps.train(plan, family) for family in ("baseline", "xgb")]
+    evaluation = steps.evaluate(plan, candidates)
+    assert evaluation["champion"]["unfit"] == "its windows are cut otherwise"
+    decision = steps.promote(plan, evaluation)
+    assert decision["promoted"]
+    assert "cannot answer this problem any more" in decision["reason"]
+
+
+def test_a_store_that_cannot_be_asked_is_not_taken_for_one_without_a_champion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    client = registry.connect()
+    with pytest.raises(registry.MlflowException):
+        registry.champion(client, MODEL)
+
+
+def test_a_run_that_failed_first_and_then_ended_well_is_finished(crowned: Trained) -> None:
+    client = registry.connect()
+    client.set_terminated(crowned.plan["parent"], "FAILED")
+    steps.report(crowned.plan, crowned.evaluation, crowned.decision)
+    assert client.get_run(crowned.plan["parent"]).info.status == "FINISHED"
+
+
+def test_readings_without_a_run_beside_the_commissioning_record_are_no_question(crowned: Trained) -> None:
+    predictor = registry.predictor_of(registry.load_model(MODEL, "champion"))
+    readings = snapshots.load(Settings.load().data, "snapshots", crowned.stored["snapshot"]).telemetry.readings
+    with pytest.raises(DataError, match="beside commissioning records"):
+        predictor.predict(readings[readings["commissioning"]])

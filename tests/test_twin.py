@@ -184,3 +184,10 @@ def test_the_dataset_is_the_same_on_every_machine() -> None:
     assert (first["speed_rpm"], first["flow_m3_h"], first["vibration_rms_mm_s"]) == (2962.0, 292.72, 1.025)
     assert (last["run_id"], last["time"]) == ("v2-s7-p0002/003", pd.Timestamp("2026-02-27T06:59:00Z"))
     assert (last["motor_power_kw"], last["mode"], last["rul_pct"]) == (31.55, "cavitation", 8.435)
+
+
+@pytest.mark.parametrize("samples", [4, 5, 9, 12])
+def test_a_pump_ends_in_its_worst_state_whatever_the_number_of_samples(samples: int) -> None:
+    readings = SimulatedSource(pumps=7, samples=samples).fetch().readings
+    assert (readings.groupby("asset_id")["severity"].last() == 3).all()
+    assert readings.groupby("asset_id")["mode"].last().nunique() == 7
