@@ -408,8 +408,9 @@ def evaluate(
 
     Returns:
         ``rows`` judged, ``scorecards`` (family, version, seconds, validation, test, contest, passed) and ``champion``
-        (family, version, rows it is compared on, contest, and why it is unfit for the problem, if it is) or None. ``test`` is over all test
-        rows, ``contest`` over those that the champion is compared on. A value that is no number is None.
+        (family, version, rows it is compared on, contest, and why it is unfit for the problem, if it is) or None.
+        ``test`` is over all test rows, ``contest`` over those that the champion is compared on. A value that is no
+        number is None.
 
     Raises:
         LeakError: a model was fitted on an asset it is judged by.

@@ -36,6 +36,8 @@ def airflow(page: Page, base: str, password: str, folder: Path) -> None:
     page.screenshot(path=folder / "airflow_graph.png")
     page.get_by_role("button", name="Trigger").first.click()
     page.get_by_role("menuitem", name="Trigger", exact=True).click()
+    for section in ("Data", "Models"):
+        page.get_by_role("button", name=section, exact=True).click()
     page.wait_for_timeout(3000)
     page.screenshot(path=folder / "airflow_params.png")
 
@@ -53,13 +55,13 @@ def compare(page: Page, base: str, tracking: str, folder: Path) -> None:
     page.get_by_label("Close").first.click()  # the assistant
     page.wait_for_timeout(5000)
     page.screenshot(path=folder / "mlflow_charts.png")
-    ids = json.dumps([run.info.run_id for run in client.search_runs([experiment], of_one_run)])
+    ids = quote(json.dumps([run.info.run_id for run in client.search_runs([experiment], of_one_run)]))
+    experiments = quote(json.dumps([experiment]))
     page.goto(
-        f"{base}/#/compare-runs?workflowType=machine_learning&runs={quote(ids)}&experiments={quote(json.dumps([experiment]))}",
-        wait_until="load",
+        f"{base}/#/compare-runs?runs={ids}&experiments={experiments}&workflowType=machine_learning", wait_until="load"
     )
-    page.get_by_text("test/severity_accuracy").last.scroll_into_view_if_needed()
-    page.wait_for_timeout(4000)
+    page.reload()  # the page keeps the view before it otherwise
+    page.wait_for_timeout(6000)
     page.screenshot(path=folder / "mlflow_compare.png")
 
 
