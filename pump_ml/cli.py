@@ -1,4 +1,4 @@
-"""``pump-ml``: every step without Airflow, and the local Airflow stack. The steps are the ones that the DAGs call."""
+"""Every step without Airflow, and the local Airflow stack. The steps are the ones that the DAGs call."""
 
 import json
 import logging
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from pump_ml import catalog, steps
 from pump_ml.errors import ConfigurationError, DataError, PumpMLError
+from pump_ml.settings import Settings
 
 console = Console(stderr=True)
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -99,6 +100,7 @@ def run_all(
 
     Example: pump-ml run --source files --mapping cmapss_fd001 --path cmapss_FD001.tar.gz --problem rul
     """
+    steps.check_names(problem, family, preset)
     made = _dataset(source, pumps, samples, seed, mapping, path)
     run = run or _new_run()
     with _closing(run):
@@ -110,7 +112,7 @@ def run_all(
 @app.command()
 def predict(
     model: Annotated[str, typer.Option(help="Registered model, such as pump-diagnosis.")],
-    readings: Annotated[Path, typer.Option(exists=True, help="Parquet file of raw readings.")],
+    readings: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Parquet file of raw readings.")],
     version: Annotated[str, typer.Option(help="Version number, or an alias.")] = "champion",
 ) -> None:
     """Answer raw readings with a registered model; prints CSV.
@@ -123,7 +125,13 @@ def predict(
 
     registry.connect()
     loaded = registry.load_model(model, version)
-    predictor, frame = registry.predictor_of(loaded), pd.read_parquet(readings)
+    try:
+        frame = pd.read_parquet(readings)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{readings} is no Parquet file; `pump-ml dataset --source files` makes one of CSV or text: {error}"
+        ) from error
+    predictor = registry.predictor_of(loaded)
     if missing := [column for column in predictor.columns if column not in frame]:
         raise DataError(f"{readings} lacks {', '.join(missing)}; {model} needs {', '.join(predictor.columns)}")
     # MLflow takes no whole numbers where the signature says double.
@@ -149,7 +157,8 @@ def local_run(
     """
     from pump_ml.local.commands import run
 
-    _refuse_files_of_the_twin(source, mapping, path)
+    steps.check_names(problem, family, preset)
+    _check_source(source, mapping, path)
     where = {"mapping": mapping, "path": path and str(Path(path).resolve())}
     data = {
         "source": source,
@@ -197,7 +206,7 @@ def status() -> None:
 
 
 def _dataset(source: str, pumps: int, samples: int, seed: int, mapping: str | None, path: str | None) -> dict[str, Any]:
-    _refuse_files_of_the_twin(source, mapping, path)
+    _check_source(source, mapping, path)
     options: dict[str, Any] = {"pumps": pumps, "samples": samples, "seed": seed}
     if source != "simulated":
         options = {name: value for name, value in (("mapping", mapping), ("path", path)) if value is not None}
@@ -209,9 +218,17 @@ def _dataset(source: str, pumps: int, samples: int, seed: int, mapping: str | No
         return steps.snapshot(validated)
 
 
-def _refuse_files_of_the_twin(source: str, mapping: str | None, path: str | None) -> None:
+def _check_source(source: str, mapping: str | None, path: str | None) -> None:
+    """Raise ConfigurationError for options that cannot be meant, before anything is started for them."""
+    Settings.load()
     if source == "simulated" and (mapping or path):
         raise ConfigurationError("--mapping and --path describe files; say --source files with them")
+    if source == "files" and mapping and path:
+        from pump_ml.sources.mapping import load_mapping
+
+        load_mapping(mapping)
+        if not Path(path).exists():
+            raise ConfigurationError(f"--path {path} does not exist; give a folder, a file or a tar archive")
 
 
 def _new_run() -> str:

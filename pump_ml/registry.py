@@ -42,6 +42,7 @@ MODEL = "model"
 
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
 logging.getLogger("mlflow.models.utils").setLevel(logging.ERROR)  # says that columns beyond the signature are ignored
+logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
@@ -215,7 +216,8 @@ def load_model(name: str, which: str) -> Any:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise  # a lost connection is worth a retry
         raise ConfigurationError(
-            f"{address} cannot be loaded: {error}; `pump-ml run` trains and registers models"
+            f"{address} cannot be loaded: {error}; registered models: "
+            f"{', '.join(m.name for m in mlflow.MlflowClient().search_registered_models()) or 'none'}"
         ) from error
 
 

@@ -169,6 +169,24 @@ def snapshot(validated: Mapping[str, Any]) -> Json:
 # -----------------------------------------------------------------------------------------------------
 
 
+def check_names(problem: str, families: Sequence[str], preset: str) -> None:
+    """Raise UnknownNameError for a name that does not exist, before anything long is started for it.
+
+    Args:
+        problem: a name of `pump_ml.catalog.PROBLEMS`, or the path of a YAML file, which is read.
+        families: names of `pump_ml.catalog.FAMILIES`.
+        preset: a name of `pump_ml.catalog.PRESETS`.
+    """
+    from pump_ml.problems import load_problem
+
+    for family in families:
+        if family not in catalog.FAMILIES:
+            raise UnknownNameError("family", family, catalog.FAMILIES)
+    if preset not in catalog.PRESETS:
+        raise UnknownNameError("preset", preset, catalog.PRESETS)
+    load_problem(problem)
+
+
 def plan(
     snapshot: str | None,
     problem: str,
@@ -207,11 +225,7 @@ def plan(
     if snapshot is None:
         raise ConfigurationError("there is no snapshot to learn from: name one, or run the DAG `dataset` first")
     settings = Settings.load()
-    for family in families:
-        if family not in catalog.FAMILIES:
-            raise UnknownNameError("family", family, catalog.FAMILIES)
-    if preset not in catalog.PRESETS:
-        raise UnknownNameError("preset", preset, catalog.PRESETS)
+    check_names(problem, families, preset)
     asked = load_problem(problem, settings)
     data = snapshots.load(settings.data, "snapshots", snapshot)
     asked.choose_features([s.name for s in data.telemetry.sensors], data.telemetry.labels)

@@ -143,3 +143,30 @@ def test_files_that_are_described_without_their_source_are_an_error_not_the_twin
     done = pump_ml("dataset", "--mapping", "plant.yaml", "--path", "nowhere")
     assert done.returncode == 1
     assert "--source files" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cure"),
+    [
+        (("run", "--problem", "diagnossis"), "Did you mean 'diagnosis'?"),
+        (("run", "--family", "gruu"), "Did you mean 'gru'?"),
+        (("run", "--preset", "qick"), "Did you mean 'quick'?"),
+        (("local", "run", "--family", "gruu"), "Did you mean 'gru'?"),
+        (("local", "run", "--source", "files", "--mapping", "absent.yaml", "--path", "."), "a name that ships"),
+    ],
+    ids=["problem", "family", "preset", "family in Airflow", "mapping in Airflow"],
+)
+def test_a_wrong_name_is_told_before_anything_is_made_for_it(arguments: tuple[str, ...], cure: str, home: Path) -> None:
+    done = pump_ml(*arguments)
+    assert done.returncode == 1
+    assert cure in " ".join(done.stderr.split())
+    assert not home.exists()
+
+
+@pytest.mark.usefixtures("crowned")
+def test_a_file_of_readings_that_is_no_parquet_is_an_error_with_a_cure(tmp_path: Path) -> None:
+    plain = tmp_path / "readings.csv"
+    plain.write_text("asset_id,time\n")
+    done = pump_ml("predict", "--model", MODEL, "--readings", str(plain))
+    assert done.returncode == 1
+    assert "is no Parquet file; `pump-ml dataset --source files` makes one" in " ".join(done.stderr.split())

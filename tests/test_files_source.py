@@ -598,7 +598,7 @@ def test_a_file_that_is_no_mapping_is_refused(lab: Lab, text: str, message: str)
 def test_an_unknown_mapping_is_answered_with_the_shipped_ones() -> None:
     with pytest.raises(UnknownNameError, match=r"cmapss_fd001, plant_csv.*Did you mean 'cmapss_fd001'\?"):
         FilesSource(mapping="cmapss_fd01", path=".")
-    with pytest.raises(ConfigurationError, match=r"mapping absent.yaml cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"mapping .*absent.yaml does not exist; .*cmapss_fd001"):
         FilesSource(mapping="absent.yaml", path=".")
 
 

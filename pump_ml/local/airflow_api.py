@@ -71,6 +71,14 @@ class AirflowApi:
         health = self._http.get("/api/v2/monitor/health")
         return health.is_success and all((health.json()[name] or {}).get("status") == "healthy" for name in COMPONENTS)
 
+    def lets_in(self) -> bool:
+        """Whether this is the Airflow that the password belongs to; another one may have taken the port first."""
+        try:
+            self._log_in()
+        except StackError:
+            return False
+        return True
+
     def warm(self) -> None:
         """Pay for the first request of a task now: it builds the execution API, which takes seconds."""
         self._http.get("/execution/health")

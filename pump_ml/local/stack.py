@@ -375,7 +375,7 @@ def _wait_until_ready(config: StackConfig) -> Record:
     while time.monotonic() < deadline:
         record = check(config)
         with contextlib.suppress(httpx.TransportError), api(config, record) as client:
-            if client.healthy() and _mlflow_ready(record):
+            if client.healthy() and client.lets_in() and _mlflow_ready(record):
                 client.warm()
                 client.ensure_pool(POOL, POOL_SLOTS)
                 return record

@@ -322,6 +322,11 @@ def load_mapping(mapping: str | Path) -> FileMapping:
         if str(mapping) not in shipped():
             raise UnknownNameError("mapping", str(mapping), shipped())
         file = SHIPPED / f"{mapping}.yaml"
+    if not file.is_file():
+        raise ConfigurationError(
+            f"mapping {file.resolve()} does not exist; give the path of a YAML, or a name that ships: "
+            f"{', '.join(shipped())}"
+        )
     try:
         content = yaml.load(file.read_text("utf-8"), _UniqueKeys)  # noqa: S506 - it is a SafeLoader
         return FileMapping.model_validate(content)
