@@ -1,6 +1,7 @@
 """The few requests of Airflow's REST API that a local run needs."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ import httpx
 from pump_ml.errors import StackError
 
 LAST_LINES, FRAMES = 15, 3
+SETTLES_S, ENDINGS = 0.5, 6
 COMPONENTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 
 
@@ -111,8 +113,16 @@ class AirflowApi:
         return str((self.ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}") or {})["state"])
 
     def fail(self, dag: str, run: str) -> None:
-        """Mark a run failed, which also ends its tasks."""
-        self.ask("PATCH", f"/api/v2/dags/{dag}/dagRuns/{run}", body={"state": "failed"})
+        """Mark a run failed, which also ends its tasks.
+
+        On SQLite, where no row is locked, a scheduler that is looking at the run just now may see its tasks ended and
+        write over the state; so the state is looked at again, and the mark repeated until it stays.
+        """
+        for _ in range(ENDINGS):
+            self.ask("PATCH", f"/api/v2/dags/{dag}/dagRuns/{run}", body={"state": "failed"})
+            time.sleep(SETTLES_S)
+            if self.state(dag, run) == "failed":
+                return
 
     def unfinished(self, dag: str) -> list[str]:
         """The runs of a DAG that are queued or running."""
