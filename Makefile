@@ -15,6 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-dep
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	"$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo "$$name" && break; \
 	done)
+COMPILE := uv pip compile --universal --generate-hashes --no-emit-index-url --quiet
 ARGS ?=
 
 .PHONY: help run ui stop status test check lock clean
@@ -42,10 +43,11 @@ check: $(DEVELOPED) ## Formatting, lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-lock: ## Resolve requirements.lock and requirements-dev.lock again (needs uv)
+lock: ## Resolve the three lock files again (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH"; exit 1; }
-	uv pip compile pyproject.toml --extra all --group build --universal --generate-hashes --no-emit-index-url -o requirements.lock
-	uv pip compile pyproject.toml --extra all --group dev -c requirements.lock --universal --generate-hashes --no-emit-index-url -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra all --group build -o requirements.lock
+	$(COMPILE) pyproject.toml --extra all --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --group mlflow-server -c requirements.lock -o requirements-mlflow.lock
 
 clean: ## Remove the environment and the caches; var/ (data, models, logs) stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
