@@ -18,10 +18,19 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 COMPILE := uv pip compile --universal --generate-hashes --no-emit-index-url --quiet
 ARGS ?=
 
-.PHONY: help run ui stop status test check lock clean
+
+# The full stack. PROFILE=celery: Celery workers, WORKERS of them, instead of tasks in the scheduler's container.
+COMPOSE := docker compose
+PROFILE ?=
+WORKERS ?= 1
+STACK = GIT_SHA=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	$(if $(filter celery,$(PROFILE)),AIRFLOW_EXECUTOR=CeleryExecutor COMPOSE_PROFILES=celery) $(COMPOSE)
+EVERYTHING := $(COMPOSE) --profile celery
+
+.PHONY: help run ui stop status test check lock clean init up down logs backup restore test-stack
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(INSTALLED) ## Make a dataset, train every family, show the scores; options: make run ARGS="…"
 	@$(BIN)/pump-ml local run $(ARGS)
@@ -32,8 +41,31 @@ ui: $(INSTALLED) ## Start Airflow and MLflow in the background and print where t
 stop: ## End everything that `make run` and `make ui` started
 	@if [ -x $(BIN)/pump-ml ]; then $(BIN)/pump-ml local stop; else echo "nothing was running"; fi
 
-status: $(INSTALLED) ## Say whether the stack is up, and where
-	@$(BIN)/pump-ml local status
+status: ## Say what is up, and where: of `make ui`, and of `make up` with its memory
+	@if [ -x $(BIN)/pump-ml ]; then $(BIN)/pump-ml local status || true; fi
+	@if [ -f .env ]; then $(PYTHON) -m pump_ml.compose.status; fi
+
+init: ## Write .env with random passwords and keys, once, and print the logins
+	@$(PYTHON) -m pump_ml.compose.environment
+
+up: ## Build and start the full stack with Docker, and wait until all is healthy; PROFILE=celery WORKERS=2
+	@$(STACK) up --detach --build --wait --wait-timeout 600 $(if $(filter celery,$(PROFILE)),--scale airflow-worker=$(WORKERS))
+	@$(PYTHON) -m pump_ml.compose.status
+
+down: ## Stop the full stack; its volumes (databases, buckets, logs) stay
+	@$(EVERYTHING) down
+
+logs: ## Follow the full stack's logs; of one service: make logs ARGS=mlflow
+	@$(EVERYTHING) logs --follow --tail 100 $(ARGS)
+
+backup: ## Write databases and buckets of the full stack to backups/
+	@$(PYTHON) -m pump_ml.compose.backup create $(ARGS)
+
+restore: ## Fill an empty full stack from a backup: make restore FROM=backups/…
+	@$(PYTHON) -m pump_ml.compose.backup restore $(FROM)
+
+test-stack: $(DEVELOPED) ## Test the full stack with Docker: starts it, breaks it, takes it down
+	@$(BIN)/python -m pytest tests/stack $(ARGS)
 
 test: $(DEVELOPED) ## Run the tests; a part of them: make test ARGS="-k splits"
 	@$(BIN)/python -m pytest $(ARGS)

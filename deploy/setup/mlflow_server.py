@@ -1,0 +1,73 @@
+"""MLflow's database and its server: ``mlflow_server.py setup`` once, then ``mlflow_server.py serve``.
+
+``setup`` migrates the database (one process only: two servers that migrate an empty database kill each other) and sets
+the users: ``admin``; ``pump-ml``, the platform's tasks, who own what they make; ``viewer``, who reads. A password that
+was changed in ``.env`` is set on the next run. ``serve`` starts the server and replaces this process.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+USERS = {"admin": True, "pump-ml": False, "viewer": False}
+"""User -> whether an administrator. Everybody else may read, and change what is their own."""
+CONFIG = Path("/tmp/basic_auth.ini")  # noqa: S108 - the container's own memory, for its own user only
+COMMANDS = ("setup", "serve")
+
+
+def write_config() -> None:
+    """MLflow takes the address of its users' database from a file only; the file is written anew at every start."""
+    content = f"""[mlflow]
+default_permission = READ
+database_uri = {os.environ["MLFLOW_BACKEND_STORE_URI"].replace("%", "%%")}
+admin_username = admin
+# A changed password is known to every worker after this time; without the cache each request costs 140 ms.
+auth_cache_ttl_seconds = 60
+"""
+    CONFIG.unlink(missing_ok=True)
+    with os.fdopen(os.open(CONFIG, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(content)
+    os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(CONFIG)
+
+
+def setup() -> None:
+    """Bring the database to this version's schema, and set the users."""
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.store.db import utils
+
+    address = os.environ["MLFLOW_BACKEND_STORE_URI"]
+    engine = utils.create_sqlalchemy_engine_with_retry(address)
+    if utils._all_tables_exist(engine):
+        utils._upgrade_db(engine)
+    else:
+        utils._initialize_tables(engine)
+    # The experiment 0, which the health check asks for, is made by the first store.
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+
+    Tracking(address, "mlflow-artifacts:/")
+    store = SqlAlchemyStore()
+    store.init_db(address)
+    for name, administrator in USERS.items():
+        password = os.environ[f"MLFLOW_{name.upper().replace('-', '_')}_PASSWORD"]
+        if not store.has_user(name):
+            store.create_user(name, password, is_admin=administrator)
+            sys.stdout.write(f"user {name}: made\n")
+        elif not store.authenticate_user(name, password):
+            store.update_user(name, password=password)
+            sys.stdout.write(f"user {name}: new password\n")
+        else:
+            sys.stdout.write(f"user {name}: as it was\n")
+
+
+def serve() -> None:
+    """Become the server."""
+    os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"] = os.environ.pop("MLFLOW_ADMIN_PASSWORD", "the users are made by setup")
+    write_config()
+    server = ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--workers", os.environ.get("WORKERS", "2")]  # noqa: S104 - compose publishes it on loopback
+    os.execvp("mlflow", [*server, "--app-name", "basic-auth"])  # noqa: S606, S607 - fixed words, PATH of the image
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in [[name] for name in COMMANDS]:
+        raise SystemExit(f"given {sys.argv[1:]}, expected one of: {', '.join(COMMANDS)}")
+    {"setup": setup, "serve": serve}[sys.argv[1]]()

@@ -1,0 +1,51 @@
+#!/bin/sh
+# Users of a Ceph store: one for each client of the stack. Only a tool of Ceph's own image can make them; on any other
+# image (MinIO's API: s3.py makes the users there) this does nothing and succeeds.
+# Safe to run again: what is there stays, keys that were changed in .env are set, and former keys stop working.
+set -eu
+
+if ! command -v radosgw-admin >/dev/null 2>&1; then
+  echo "no radosgw-admin in this image: s3.py makes the users"
+  exit 0
+fi
+export CEPH_CONF="${CEPH_CONF:-/data/ceph.conf}"
+[ -r "$CEPH_CONF" ] || { echo "$CEPH_CONF cannot be read: mount the store's volume at /data" >&2; exit 1; }
+
+admin() { # bounded: without a monitor radosgw-admin waits for ever
+  timeout 60 radosgw-admin "$@" 2>/tmp/radosgw-admin.log
+}
+
+keys() { # keys UID: the access keys of a user, a line each
+  admin user info --uid="$1" | python3 -c 'import json, sys; [print(key["access_key"]) for key in json.load(sys.stdin)["keys"]]'
+}
+
+holds() { # holds UID ACCESS SECRET: whether this pair is the user's only one; the secret is never printed
+  admin user info --uid="$1" | WANTED="$2 $3" python3 -c '
+import json, os, sys
+pairs = [key["access_key"] + " " + key["secret_key"] for key in json.load(sys.stdin)["keys"]]
+sys.exit(pairs != [os.environ["WANTED"]])'
+}
+
+user() { # user UID ACCESS SECRET [OPTION...]: the user has exactly this pair of keys
+  uid=$1 access=$2 secret=$3
+  shift 3
+  if ! admin user info --uid="$uid" >/dev/null; then
+    admin user create --uid="$uid" --display-name="$uid" --access-key="$access" --secret-key="$secret" "$@" >/dev/null
+    echo "user $uid: made"
+  elif holds "$uid" "$access" "$secret"; then
+    echo "user $uid: as it was"
+  else
+    admin user modify --uid="$uid" --access-key="$access" --secret-key="$secret" >/dev/null
+    for former in $(keys "$uid"); do
+      [ "$former" = "$access" ] || admin key rm --uid="$uid" --access-key="$former" >/dev/null
+    done
+    echo "user $uid: new keys"
+  fi
+}
+
+trap '[ $? -eq 0 ] || cat /tmp/radosgw-admin.log >&2' EXIT
+# The store's owner takes its keys from the environment at its first start only; later ones are set here.
+[ -z "${S3_ROOT_USER:-}" ] || user "${S3_ROOT_UID:-minio}" "$S3_ROOT_USER" "$S3_ROOT_PASSWORD"
+# A client makes no buckets of its own (-1).
+user mlflow "$S3_MLFLOW_ACCESS_KEY" "$S3_MLFLOW_SECRET_KEY" --max-buckets=-1
+user pump-ml "$S3_PUMP_ML_ACCESS_KEY" "$S3_PUMP_ML_SECRET_KEY" --max-buckets=-1
