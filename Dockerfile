@@ -35,7 +35,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --quiet --no-deps --require-hashes -r requirements.lock
 
 FROM airflow-build AS airflow-venv
-RUN pip uninstall --quiet --yes pip setuptools hatchling editables \
+# The headers serve those who compile operations for TensorFlow.
+RUN rm -r /opt/venv/lib/python3*/site-packages/tensorflow/include \
+ && pip uninstall --quiet --yes pip setuptools hatchling editables \
  && /opt/venv/bin/python /tmp/compile.py
 
 # The project lies beside its environment: a change of it makes a small layer, not one of 3 GB.

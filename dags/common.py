@@ -1,22 +1,54 @@
-"""What the DAGs share: the published dataset, and when a task is tried again."""
+"""What the DAGs share: the published dataset, when a task is tried again and how long it may take, where it runs."""
 
 from datetime import timedelta
 
 from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from pump_ml.errors import PumpMLError
 
 DATASET = Asset(name="dataset", uri="x-pump-ml://snapshots/dataset")
+# pump_ml's own errors don't heal: bad data stay bad. A lost connection or a killed process is worth a retry.
+HOPELESS = RetryRule(exception=PumpMLError, action=RetryAction.FAIL)
 DAG = {
     "catchup": False,
     "tags": ["pump_ml"],
     "default_args": {
-        "retries": 2,
-        "retry_delay": timedelta(seconds=15),
-        # pump_ml's own errors don't heal: bad data stay bad. A lost connection or a killed process is worth a retry.
-        "retry_policy": ExceptionRetryPolicy(rules=[RetryRule(exception=PumpMLError, action=RetryAction.FAIL)]),
+        # An outage of two minutes fails no run: the tries are at least 30, 60 and 120 s apart (Airflow stretches each
+        # delay, up to twofold), so the last one begins 3.5 minutes after the first at the earliest.
+        "retries": 3,
+        "retry_delay": timedelta(seconds=30),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(minutes=3),
+        "retry_policy": ExceptionRetryPolicy(rules=[HOPELESS]),
+        # No task runs for ever. It is a signal, which Python looks at between two steps of its own: one long call into
+        # C (a fit of a whole forest, a query on a database that froze) is not interrupted, but ended once it returns.
+        "execution_timeout": timedelta(minutes=30),
     },
 }
+LEARN = {"quick": timedelta(hours=1), "standard": timedelta(hours=6), "full": timedelta(hours=24)}
+
+
+def limit_by_preset(context) -> None:
+    """How long a model may learn; Airflow reads a task's timeout after this."""
+    context["task"].execution_timeout = LEARN[context["params"]["preset"]]
+
+
+# Each kind of heavy work has a pool, which bounds how many run at once, and a queue of the same name, which workers of
+# Celery may specialise in; see pump_ml.catalog.POOLS. Without Celery, queues mean nothing.
+INGESTION = {"pool": "ingestion", "queue": "ingestion", "execution_timeout": timedelta(hours=2)}
+TRAINING = {
+    "pool": "training",
+    "queue": "training",
+    # What could not be learnt in this time can't be the next time; elsewhere a timeout hints at something that hung.
+    "retry_policy": ExceptionRetryPolicy(
+        rules=[HOPELESS, RetryRule(exception=AirflowTaskTimeout, action=RetryAction.FAIL)]
+    ),
+    "execution_timeout": LEARN["full"],
+    "pre_execute": limit_by_preset,
+}
+# What clears up is tried for ten minutes and more: nobody comes after it but the DAG `upkeep`.
+LAST = {"retries": 10, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": 0}
 
 
 def run_key(ti) -> str:

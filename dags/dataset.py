@@ -1,7 +1,7 @@
 """Generate or ingest readings, hold them against their suite, and store the good rows as an immutable snapshot."""
 
 from airflow.sdk import Param, dag, task
-from common import DAG, DATASET
+from common import DAG, DATASET, INGESTION
 
 from pump_ml import steps
 
@@ -27,17 +27,17 @@ from pump_ml import steps
     doc_md=__doc__,
 )
 def dataset():
-    @task
+    @task(**INGESTION)
     def fetch(params: dict) -> dict:
         simulated = ("pumps", "samples", "seed") if params["source"] == "simulated" else ()
         options = {name: params[name] for name in (*simulated, "mapping", "path") if params[name] is not None}
         return steps.fetch(params["source"], options)
 
-    @task
+    @task(**INGESTION)
     def validate(fetched: dict) -> dict:
         return steps.validate(fetched["raw"])
 
-    @task
+    @task(**INGESTION)
     def snapshot(validated: dict) -> dict:
         return steps.snapshot(validated)
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, TriggerRule, dag, task
-from common import DAG, DATASET, run_key, tags
+from common import DAG, DATASET, LAST, TRAINING, run_key, tags
 
 from pump_ml import catalog, steps
 
@@ -37,7 +37,7 @@ def training():
             run_key(ti), families=params["families"], preset=params["preset"], seed=params["seed"], tags=tags(ti),
         )  # fmt: skip
 
-    @task
+    @task(**TRAINING)
     def baseline(ti=None) -> dict:
         return steps.train(steps.read_plan(run_key(ti)), "baseline", tags(ti))
 
@@ -47,7 +47,7 @@ def training():
         steps.gate(settled, baseline)
         return settled["others"]
 
-    @task(pool="training", map_index_template="{{ task.op_kwargs['family'] }}")
+    @task(**TRAINING, map_index_template="{{ task.op_kwargs['family'] }}")
     def train(family: str, ti=None) -> dict:
         return steps.train(steps.read_plan(run_key(ti)), family, tags(ti))
 
@@ -64,7 +64,7 @@ def training():
     def report(evaluation: dict, decision: dict, ti=None) -> dict:
         return steps.report(steps.read_plan(run_key(ti)), evaluation, decision)
 
-    @task
+    @task(**LAST)
     def close(ti=None) -> dict:
         return steps.close(run_key(ti))
 

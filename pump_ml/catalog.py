@@ -25,6 +25,10 @@ FAMILIES: Mapping[str, str] = {
 
 PRESETS = ("quick", "standard", "full")
 
+POOLS: Mapping[str, int] = {"training": 3, "ingestion": 2}
+"""Pools of Airflow, which are also the names of the queues of their tasks, and the slots of each. A pool that does not
+exist leaves its tasks waiting for ever, so whatever sets up an Airflow makes all of these."""
+
 
 def load(kind: str, entries: Mapping[str, str], name: str) -> Any:
     """Import the object behind `name`.

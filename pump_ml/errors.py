@@ -9,13 +9,20 @@
     │   └── SnapshotError       a stored snapshot is missing, incomplete or altered
     ├── LeakError               an answer would reach a model: a label among the features, an asset in two splits
     ├── GateError               the data do not carry a target: the baseline does not beat the naive predictor
+    ├── StorageFullError        a disk, a database or a bucket takes nothing more
+    ├── MemoryLimitError        the step needs more memory than it may have
     └── StackError              the local Airflow stack did not start, or a DAG run failed
 
-None of them heals by itself, so a DAG never retries them; anything else (a lost connection, a killed
+    ConnectionError
+    └── ArtifactStoreError      MLflow's server cannot keep or give artifacts: its bucket is full, or away
+
+None of the former heals by itself, so a DAG never retries them; anything else (a lost connection, a killed
 process) is retried.
 Each message says what was given, what was expected, and the cure.
 """
 
+import errno
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -84,5 +91,73 @@ class GateError(PumpMLError):
     """The data do not carry a target: the baseline does not beat the naive predictor."""
 
 
+class StorageFullError(PumpMLError):
+    """A disk, a database or a bucket takes nothing more."""
+
+
+class MemoryLimitError(PumpMLError):
+    """A step needs more memory than it may have."""
+
+
+class ArtifactStoreError(ConnectionError):
+    """MLflow's server cannot keep or give artifacts.
+
+    Its client sees HTTP 500 alike for a bucket that is full and for one that is away, and the latter may heal.
+    """
+
+
 class StackError(PumpMLError):
     """The local stack did not start, or a DAG run on it failed."""
+
+
+FULL = re.compile(
+    r"no space left on device|disk quota exceeded|database or disk is full"  # the system, SQLite
+    r"|\bDiskFull\b"  # psycopg2's name of SQLSTATE 53100
+    # S3 errors of AWS, Ceph and MinIO, and their HTTP status where there is no body
+    r"|QuotaExceeded|XMinioStorageFull|minimum free d\w+ threshold|InsufficientStorage|InsufficientCapacity|\(507\)",
+    re.IGNORECASE,
+)
+OUT_OF_MEMORY = re.compile(r"\bbad_alloc\b|cannot allocate memory|\bResourceExhaustedError\b", re.IGNORECASE)
+"""XGBoost and other C++, the system, TensorFlow."""
+ARTIFACTS = re.compile(r"API request to \S*/mlflow-artifacts/artifacts/\S* failed")
+"""What MLflow's client raises after its retries."""
+
+
+def name_failure(error: BaseException, doing: str) -> PumpMLError | ArtifactStoreError | None:
+    """The error that says that storage or memory ran out, if that is what `error` comes from.
+
+    The libraries between wrap it, so the errors it was raised from, or raised while handling, are looked at too; their
+    kinds are known by name, since none of the libraries is needed to look.
+
+    Args:
+        error: what was raised.
+        doing: what was being done, for the message.
+
+    Returns:
+        The error to raise instead, or None: `error` has its name already, or is of another kind.
+    """
+    if isinstance(error, PumpMLError):
+        return None
+    link: BaseException | None = error
+    while link is not None:
+        text = " ".join([f"{type(link).__name__}: {link}", *getattr(link, "__notes__", ())])
+        number = getattr(link, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT) or FULL.search(text):
+            return StorageFullError(
+                f"{doing}: there is no room left to store the result ({text}). What was stored before is whole; make "
+                "room or raise the quota where the message says (a disk, the database, the S3 store), and try again "
+                "(in Airflow, clear the task): it takes up where it stopped"
+            )
+        if isinstance(link, MemoryError) or number == errno.ENOMEM or OUT_OF_MEMORY.search(text):
+            return MemoryLimitError(
+                f"{doing}: the memory did not suffice ({text}). Raise the memory limit of the worker, let fewer tasks "
+                "run at once (pool `training`), or take a smaller snapshot; then try again (in Airflow, clear the task)"
+            )
+        if ARTIFACTS.search(text):
+            return ArtifactStoreError(
+                f"{doing}: MLflow's server did not keep or give an artifact ({text}). Its log says why: expected a "
+                "bucket for its artifacts with room left, which answers and lets MLflow's user in; make room, or start "
+                "the store"
+            )
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return None

@@ -1,15 +1,44 @@
-"""The ledger: what was decided about champions, in SQL, append-only. The only module that knows SQL."""
+"""The ledger: what was decided about champions, in SQL, append-only; and the lock of all who share it.
 
+The only module that knows SQL. A database that cannot be reached, or a connection that is lost, is SQLAlchemy's
+OperationalError, which is worth a retry.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import JSON, Boolean, DateTime, Engine, Integer, String, create_engine, select
+from sqlalchemy import JSON, Boolean, DateTime, Engine, Integer, String, create_engine, make_url, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
 
+from pump_ml.errors import ConfigurationError
 from pump_ml.settings import PACKAGE, Settings
+
+LOCK_WAIT_S = 120.0
+"""How long `lock` waits: what is done under it takes seconds, or as long as MLflow's client waits in an outage."""
+CONNECT: dict[str, dict[str, Any]] = {
+    # Without these a machine that vanished, or a network that drops packets, is waited for as long as TCP likes: hours.
+    "postgresql": {
+        "connect_timeout": 10,  # seconds
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,  # milliseconds
+    },
+    "sqlite": {"timeout": 30.0},  # seconds that a writer waits for another
+}
 
 
 class Base(DeclarativeBase):
@@ -33,19 +62,127 @@ class Promotion(Base):
 
 
 def prepare(settings: Settings | None = None) -> None:
-    """Bring the ledger's tables up to date; the embedded database is made when it is not there."""
+    """Bring the ledger's tables up to date, one process at a time; the embedded database is made when it is absent."""
     settings = settings or Settings.load()
     if settings.ledger_url is None:
         settings.home.mkdir(parents=True, exist_ok=True)
     config = Config()
     config.set_main_option("script_location", str(PACKAGE / "migrations"))
-    config.attributes["url"] = settings.ledger
-    command.upgrade(config, "head")
+    config.attributes["engine"] = engine(settings)
+    with lock("ledger/migrations", settings):
+        command.upgrade(config, "head")
 
 
 def engine(settings: Settings | None = None) -> Engine:
-    """Connections to the ledger; each is closed after its use, since a step makes one or two."""
-    return create_engine((settings or Settings.load()).ledger, poolclass=NullPool)
+    """Connections to the ledger; each is closed after its use, since a step makes one or two.
+
+    Bounded in time unless the address itself says otherwise: 10 s to connect, half a minute for a peer that is gone.
+    """
+    url = make_url((settings or Settings.load()).ledger)
+    bounds = CONNECT.get(url.get_backend_name(), {})
+    return create_engine(
+        url, poolclass=NullPool, connect_args={name: bounds[name] for name in bounds if name not in url.query}
+    )
+
+
+@contextmanager
+def lock(name: str, settings: Settings | None = None, *, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+    """Let one process at a time into the block, among all that share the ledger, on whatever machines they run.
+
+    PostgreSQL: an advisory lock in a transaction of its own, so a pooler may stand between. SQLite: a lock on a file
+    beside the database. Either goes at once when its process dies or its connection is closed, and within half a
+    minute when its machine vanishes. It cannot be taken twice: don't nest.
+
+    Args:
+        name: what is being changed, such as ``mlflow/model/pump-diagnosis``; few different ones.
+        settings: where the ledger is.
+        wait_s: how long to wait for another holder, in seconds.
+
+    Raises:
+        TimeoutError: another process held the lock all the time; worth a retry. The message names it, and the cure.
+        OperationalError: the ledger cannot be reached; or, on leaving, the connection was lost, so somebody else may
+            have been let in meanwhile: do it again, what was done is found.
+        ConfigurationError: the ledger is neither in PostgreSQL nor in a file of SQLite.
+    """
+    connections = engine(settings)
+    url = connections.url
+    if url.get_backend_name() == "postgresql":
+        yield from _advisory_lock(connections, name, wait_s)
+    elif url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
+        yield from _file_lock(Path(f"{Path(url.database).resolve()}.locks"), name, wait_s)
+    else:
+        raise ConfigurationError(
+            f"the ledger {url.render_as_string(hide_password=True)} cannot lock {name!r}; give PUMP_ML_LEDGER_URL an "
+            "address of PostgreSQL (postgresql+psycopg2://…) or of a SQLite file (sqlite:////…)"
+        )
+
+
+def _advisory_lock(connections: Engine, name: str, wait_s: float) -> Iterator[None]:
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+    for_this_transaction = {
+        "lock_timeout": f"{wait_s * 1000:.0f}",
+        "application_name": f"pump_ml {_myself()} {name}"[:63],  # for whoever waits
+        "idle_in_transaction_session_timeout": "0",
+        # a holder whose machine vanished gives the lock back after half a minute, not after two hours
+        "tcp_keepalives_idle": "15",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+    }
+    with connections.begin() as connection:  # leaving it commits, which fails when the lock was lost
+        for setting, value in for_this_transaction.items():
+            connection.execute(text("SELECT set_config(:name, :value, true)"), {"name": setting, "value": value})
+        try:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+        except OperationalError as error:
+            if getattr(error.orig, "pgcode", None) != "55P03":  # lock_not_available
+                raise
+            raise _waited(name, wait_s, _holder(connections, number)) from None
+        yield
+
+
+def _holder(connections: Engine, number: int) -> str:
+    """Who holds an advisory lock."""
+    query = (
+        "SELECT a.application_name, a.pid, a.xact_start FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+        "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
+        "AND (l.classid::bigint << 32) | l.objid::bigint = :number"
+    )
+    with connections.connect() as connection:
+        found = connection.execute(text(query), {"number": number}).first()
+    if found is None:
+        return "a process that gave it back just now"
+    who, pid, since = found
+    return f"{who}, since {since:%Y-%m-%d %H:%M:%S %Z} (to end it: SELECT pg_terminate_backend({pid}))"
+
+
+def _file_lock(folder: Path, name: str, wait_s: float) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_s
+    with (folder / re.sub(r"[^A-Za-z0-9_.-]+", "_", name)).open("a+") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    file.seek(0)
+                    raise _waited(name, wait_s, file.read() or "a process that did not say its name") from None
+                time.sleep(0.05)
+        file.truncate(0)
+        file.write(f"pump_ml {_myself()} {name}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S UTC}")
+        file.flush()
+        yield
+
+
+def _waited(name: str, wait_s: float, holder: str) -> TimeoutError:
+    return TimeoutError(
+        f"waited {wait_s:g} s for the lock {name!r}, which is held by {holder}. Another try of the same task may still "
+        "be alive: wait until it ends and try again, or end it"
+    )
+
+
+def _myself() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def find(run_key: str, settings: Settings | None = None) -> Promotion | None:

@@ -1,6 +1,12 @@
 """MLflow: runs, registered models and the alias ``champion``. The only module that knows it.
 
-A run is found again by the tag ``pump_ml.key``, so a step that is tried again goes on in the run it had opened.
+A run is found again by the tag ``pump_ml.key``, so a step that is tried again goes on in the run it had opened. Several
+tries may be alive at once (a task whose supervisor was killed is tried again while its process goes on), and each may
+die between any two calls. What must happen once happens under a lock of the ledger, and has one commit point:
+
+    a run's existence     `open_parent`, `child_run`: the run is made with its key in one call
+    a model's version     `register`: the version is made with the tag `CANDIDATE` in one call
+    the champion          `crown`: the alias is moved; the ledger's row follows it
 """
 
 import contextlib
@@ -11,6 +17,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +29,11 @@ import pandas as pd
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# A call to a server that is down gives up after 126 s (measured), so an outage of two minutes does not cost the hours
+# that a model learnt; MLflow's own default is 4 minutes. One that never answers is dropped after a minute, not two.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "6")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import mlflow
@@ -29,7 +42,7 @@ with warnings.catch_warnings():
     from mlflow.models import ModelSignature
     from mlflow.types.schema import AnyType, ColSpec, Schema
 
-from pump_ml import catalog
+from pump_ml import catalog, ledger
 from pump_ml.errors import ConfigurationError
 from pump_ml.models import Predictor
 from pump_ml.problems import Problem
@@ -37,9 +50,19 @@ from pump_ml.schema import ASSET, COMMISSIONING, RUN, TIME
 from pump_ml.settings import PACKAGE, Settings
 
 KEY, PARENT, CHAMPION = "pump_ml.key", "mlflow.parentRunId", "champion"
+OPENED = "pump_ml.opened"
+"""Tag of a run: when a try took it up last, in seconds since 1970."""
+CANDIDATE = "pump_ml.candidate"
+"""Tag of a version that `pump_ml.steps.train` made: what it returned."""
+SUPERSEDED = "pump_ml.superseded_by"
+"""Tag of another version of the same run, which somebody or a dead try left: the version that counts."""
+RUNNING, FINISHED = (RunStatus.to_string(status) for status in (RunStatus.RUNNING, RunStatus.FINISHED))
 CORE = ("numpy", "pandas", "pydantic", "pydantic-settings", "pyyaml", "pint", "universal-pathlib")
 MODEL = "model"
+PAGE = 1000
+"""Runs that a search asks for at a time."""
 
+log = logging.getLogger(__name__)
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
 logging.getLogger("mlflow.models.utils").setLevel(logging.ERROR)  # says that columns beyond the signature are ignored
 logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
@@ -75,6 +98,8 @@ def experiment(client: "mlflow.MlflowClient", problem: Problem, settings: Settin
             return str(client.create_experiment(problem.name, artifact_location=location, tags=tags))
         except MlflowException:  # another task made it in the meantime
             found = client.get_experiment_by_name(problem.name)
+            if found is None:
+                raise
     return str(found.experiment_id)
 
 
@@ -85,11 +110,17 @@ def find_run(client: "mlflow.MlflowClient", experiment_id: str, key: str) -> Any
 
 
 def open_parent(client: "mlflow.MlflowClient", experiment_id: str, key: str, name: str, tags: Mapping[str, str]) -> str:
-    """Id of the run that stands for a whole training run; opened again when it was there."""
-    run = find_run(client, experiment_id, key)
-    if run is None:
-        run = client.create_run(experiment_id, run_name=name, tags={KEY: key, **tags})
-    client.update_run(run.info.run_id, status="RUNNING")
+    """Id of the run that stands for a whole training run; opened again when it was there, unless it is FINISHED.
+
+    Tries that race get the same run.
+    """
+    with _opening(experiment_id):
+        run = find_run(client, experiment_id, key)
+        if run is None:
+            run = client.create_run(experiment_id, run_name=name, tags={KEY: key, OPENED: _now(), **tags})
+        elif run.info.status != FINISHED:
+            client.set_tag(run.info.run_id, OPENED, _now())
+            client.update_run(run.info.run_id, status=RUNNING)
     return str(run.info.run_id)
 
 
@@ -97,17 +128,46 @@ def open_parent(client: "mlflow.MlflowClient", experiment_id: str, key: str, nam
 def child_run(
     client: "mlflow.MlflowClient", experiment_id: str, parent: str, key: str, name: str, tags: Mapping[str, str]
 ) -> Iterator[str]:
-    """A run below `parent`: a new one, or on a retry the one that was opened before. It ends FINISHED or FAILED."""
-    run = find_run(client, experiment_id, key)
+    """A run below `parent`: a new one, or on a retry the one that was opened before; the active one in the block.
+
+    It ends FINISHED, or FAILED when the block raises, unless another try ended it FINISHED meanwhile. Tries that race
+    get the same run.
+    """
     mlflow.set_system_metrics_sampling_interval(2)
-    with mlflow.start_run(
-        run_id=run.info.run_id if run else None,
-        experiment_id=None if run else experiment_id,
-        run_name=None if run else name,
-        tags={KEY: key, PARENT: parent, **tags},
-        log_system_metrics=True,
-    ) as active:
+    status, active = "FAILED", None
+    try:
+        with _opening(experiment_id):
+            run = find_run(client, experiment_id, key)
+            if run and run.info.status == RUNNING:
+                log.warning(
+                    "%s: an earlier try ended without a word: killed, maybe out of memory. Its last sign of life was "
+                    "%.0f s ago; this try goes on in its MLflow run %s",
+                    key, time.time() - _sign_of_life(run), run.info.run_id,
+                )  # fmt: skip
+            active = mlflow.start_run(
+                run_id=run.info.run_id if run else None,
+                experiment_id=None if run else experiment_id,
+                run_name=None if run else name,
+                tags={KEY: key, PARENT: parent, OPENED: _now(), **tags},
+                log_system_metrics=True,
+            )
         yield str(active.info.run_id)
+        status = FINISHED
+    finally:
+        if active and status != FINISHED:
+            with contextlib.suppress(MlflowException):  # what was raised tells more than that MLflow is away too
+                status = FINISHED if client.get_run(active.info.run_id).info.status == FINISHED else status
+        if active:
+            mlflow.end_run(status)
+
+
+def _opening(experiment_id: str) -> AbstractContextManager[None]:
+    """One process at a time looks whether a run is there, and makes it."""
+    return ledger.lock(f"mlflow/experiment/{experiment_id}")
+
+
+def _now() -> str:
+    return f"{time.time():.0f}"
 
 
 def log_parameters(client: "mlflow.MlflowClient", run: str, parameters: Mapping[str, Any]) -> None:
@@ -186,19 +246,55 @@ def signature(predictor: Predictor) -> ModelSignature:
     return ModelSignature(Schema(inputs), Schema(outputs))
 
 
-def register(client: "mlflow.MlflowClient", name: str, model_uri: str, run_id: str, tags: Mapping[str, str]) -> str:
-    """Register a run's model once; a second call for the same run gives the version that the first one made."""
-    if found := registered(client, name, run_id):
-        return found[0]
-    with contextlib.redirect_stderr(io.StringIO()):  # MLflow announces each version there
-        made = mlflow.register_model(model_uri, name, tags=dict(tags))
-    return str(made.version)
+def changing(name: str) -> AbstractContextManager[None]:
+    """The lock of those who add a version to a registered model, or read its champion to replace it."""
+    return ledger.lock(f"mlflow/model/{name}")
+
+
+def register(
+    client: "mlflow.MlflowClient", name: str, model_uri: str, run_id: str, tags: Mapping[str, str]
+) -> tuple[str, dict[str, str]]:
+    """Register a run's model once, whoever else tries.
+
+    The commit point is the one call that makes the version with its tags. Before it the run has no version, and a retry
+    learns again; after it each retry finds the version. Other versions of the run, from a request that was sent twice,
+    from a try that died or made by hand, are tagged with the one that counts.
+
+    Args:
+        client: of MLflow.
+        name: the registered model, made when it is not there.
+        model_uri: what `log_predictor` returned.
+        run_id: the run that learnt it.
+        tags: of the version, `CANDIDATE` among them.
+
+    Returns:
+        The run's version and its tags: another try's, if that was faster.
+    """
+    with changing(name):
+        if found := registered(client, name, run_id):
+            return found
+        with contextlib.redirect_stderr(io.StringIO()):  # MLflow announces each version there
+            made = mlflow.register_model(model_uri, name, tags=dict(tags))
+        counts = registered(client, name, run_id) or (str(made.version), dict(tags))
+        for other in client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
+            if str(other.version) != counts[0]:
+                log.warning(
+                    "version %s of %s is of the same run as version %s, which counts", other.version, name, counts[0]
+                )
+                client.set_model_version_tag(name, other.version, SUPERSEDED, counts[0])
+    return counts
 
 
 def registered(client: "mlflow.MlflowClient", name: str, run_id: str) -> tuple[str, dict[str, str]] | None:
-    """The version of `name` that this run registered, and its tags; or None."""
+    """The version of `name` that this run registered, and its tags; or None.
+
+    A version counts when it is READY and has the tag `CANDIDATE`; of several, which a request that was sent twice may
+    leave, the first.
+    """
     found = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
-    return (str(found[0].version), dict(found[0].tags)) if found else None
+    whole = [v for v in found if v.status == "READY" and CANDIDATE in v.tags and SUPERSEDED not in v.tags]
+    first = min(whole, key=lambda version: int(version.version), default=None)
+    return (str(first.version), dict(first.tags)) if first else None
 
 
 def load_model(name: str, which: str) -> Any:
@@ -240,7 +336,7 @@ def champion(client: "mlflow.MlflowClient", name: str) -> tuple[str, str] | None
 
 
 def crown(client: "mlflow.MlflowClient", name: str, challenger: str) -> None:
-    """Move the alias ``champion`` to this version."""
+    """Move the alias ``champion`` to this version: the commit point of a promotion. Hold `changing` around it."""
     client.set_registered_model_alias(name, CHAMPION, challenger)
 
 
@@ -257,15 +353,86 @@ def close(client: "mlflow.MlflowClient", parent: str, status: str) -> int:
     A parent that has ended keeps its status, unless the run turned out well after all.
     """
     run = client.get_run(parent)
-    below = client.search_runs(
-        [run.info.experiment_id], filter_string=f"tags.`{PARENT}` = '{parent}'", max_results=1000
-    )
-    orphans = [r for r in below if r.info.status == RunStatus.to_string(RunStatus.RUNNING)]
+    orphans = [below for below in _below(client, run) if below.info.status == RUNNING]
     for orphan in orphans:
         client.set_terminated(orphan.info.run_id, status="KILLED")
-    if status == "FINISHED" or run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+    if status == FINISHED or run.info.status == RUNNING:
         client.set_terminated(parent, status=status)
     return len(orphans)
+
+
+def finish(client: "mlflow.MlflowClient", run: Any) -> None:
+    """End a run well whose work is done, though the try that did it died before it said so."""
+    if run.info.status != FINISHED:
+        client.set_terminated(run.info.run_id, status=FINISHED)
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run of ours that MLflow calls RUNNING.
+
+    Args:
+        run: its id.
+        key: what it is found by.
+        dag: DAG and DAG run it came from; None for one from the command line.
+        seen: its last sign of life, in seconds since 1970: when a try took it up, and the newest metric, of which a
+            living process logs some every two seconds. A parent lives in the runs below it.
+    """
+
+    run: str
+    key: str
+    dag: tuple[str, str] | None
+    seen: float
+
+
+def open_runs(client: "mlflow.MlflowClient") -> list[OpenRun]:
+    """All runs of ours that are RUNNING, those below a parent before their parents."""
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    found = _search(client, experiments, f"attributes.status = '{RUNNING}'")
+    ours = [run for run in found if KEY in run.data.tags]
+    return [_open_run(client, run) for run in sorted(ours, key=lambda run: PARENT not in run.data.tags)]
+
+
+def kill(client: "mlflow.MlflowClient", left: OpenRun) -> bool:
+    """End a run as KILLED, unless it ended or showed a sign of life since it was looked at; True if it was killed."""
+    run = client.get_run(left.run)
+    if run.info.status != RUNNING or _open_run(client, run) != left:
+        return False
+    client.set_terminated(left.run, status="KILLED")
+    return True
+
+
+def _open_run(client: "mlflow.MlflowClient", run: Any) -> OpenRun:
+    tags = run.data.tags
+    family = [run] if PARENT in tags else [run, *_below(client, run)]
+    return OpenRun(
+        run=str(run.info.run_id),
+        key=tags[KEY],
+        dag=(tags["dag_id"], tags["run_id"]) if {"dag_id", "run_id"} <= set(tags) else None,
+        seen=max(_sign_of_life(each) for each in family),
+    )
+
+
+def _sign_of_life(run: Any) -> float:
+    """When a run showed last that it lives, in seconds since 1970."""
+    metrics = max((metric.timestamp for metric in run.data.to_proto().metrics), default=0)
+    ended = run.info.end_time if run.info.status != "KILLED" else None  # by others, when it was dead
+    times = (run.info.start_time or 0, ended or 0, metrics)
+    return max(*(milliseconds / 1000 for milliseconds in times), float(run.data.tags.get(OPENED, 0)))
+
+
+def _below(client: "mlflow.MlflowClient", parent: Any) -> list[Any]:
+    """The runs below a parent."""
+    return _search(client, [parent.info.experiment_id], f"tags.`{PARENT}` = '{parent.info.run_id}'")
+
+
+def _search(client: "mlflow.MlflowClient", experiments: Sequence[str], wanted: str) -> list[Any]:
+    found, token = [], None
+    while True:
+        page = client.search_runs(list(experiments), wanted, max_results=PAGE, page_token=token)
+        found += page
+        if not (token := page.token):
+            return found
 
 
 def _version(package: str) -> str | None:

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,6 +17,12 @@ from pump_ml.errors import ConfigurationError, UnknownNameError
 PREFIX = "PUMP_ML_"
 PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parent
+BUCKET: dict[str, Any] = {
+    "use_listings_cache": False,
+    # A store that restarts or is paused for half a minute is waited for; a dead one is given up.
+    "config_kwargs": {"connect_timeout": 5, "read_timeout": 60},
+}
+"""How a bucket is used: nothing is answered from a cache, and each attempt of a call is bounded, in seconds."""
 
 
 class Settings(BaseSettings):
@@ -34,6 +40,7 @@ class Settings(BaseSettings):
     mlflow_ui: str | None = Field(None, description="address of the MLflow UI, for links")
     expectations: Path | None = Field(None, description="folder of the Great Expectations suites")
     targets_file: Path | None = Field(None, description="YAML that replaces the thresholds of the shipped problems")
+    git_sha: str | None = Field(None, description="commit that an image was built from, where no checkout tells it")
 
     @classmethod
     def load(cls) -> Self:
@@ -58,8 +65,15 @@ class Settings(BaseSettings):
 
     @property
     def data(self) -> UPath:
-        """Root of raw data, quarantine, snapshots and splits."""
-        return UPath(self.data_root) if self.data_root else UPath(self.home / "data")
+        """Root of raw data, quarantine, snapshots, splits and plans; use it through `pump_ml.files`."""
+        options = BUCKET if self.data_root and self.data_root.startswith("s3://") else {}
+        root: UPath = UPath(self.data_root or self.home / "data", **options)
+        return root
+
+    @property
+    def docs(self) -> UPath:
+        """Folder of the Data Docs: beside the data in a bucket, since the disk of a container is not kept."""
+        return self.data / "docs" if self.data_root and "://" in self.data_root else UPath(self.home / "docs")
 
     @property
     def ledger(self) -> str:
@@ -90,9 +104,13 @@ def environment() -> Mapping[str, str]:
     return dict(os.environ)
 
 
-@cache
 def git_sha() -> str:
-    """Commit of the checkout this package runs from, or ``"unknown"`` where there is none."""
+    """Commit of the code that runs: the image's, or the checkout's, or ``"unknown"``."""
+    return Settings.load().git_sha or _checkout_sha()
+
+
+@cache
+def _checkout_sha() -> str:
     git = shutil.which("git")
     if git is None or not (CHECKOUT / ".git").exists():
         return "unknown"

@@ -7,7 +7,6 @@ never written again; a folder without one is what an interrupted step left, and 
 import hashlib
 import json
 import re
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pandas as pd
 from upath import UPath
 
-from pump_ml import __version__
+from pump_ml import __version__, files
 from pump_ml.errors import SnapshotError
 from pump_ml.schema import ASSET, Sensor, Telemetry
 from pump_ml.settings import git_sha
@@ -76,10 +75,9 @@ def store(root: UPath, kind: str, telemetry: Telemetry, **facts: Any) -> str:
     name = telemetry.origin.get("dataset") or telemetry.origin.get("mapping", {}).get("name") or "readings"
     key = f"{name}-{hashlib.sha256(f'{content}{origin}'.encode()).hexdigest()[:12]}"
     folder = root / kind / key
-    if (folder / MANIFEST).exists():
+    if files.exists(folder / MANIFEST):
         return key
-    folder.mkdir(parents=True, exist_ok=True)
-    write_parquet(folder / ROWS, frame)
+    files.write_parquet(folder / ROWS, frame)
     manifest = {
         "key": key,
         "content_sha256": content,
@@ -95,7 +93,7 @@ def store(root: UPath, kind: str, telemetry: Telemetry, **facts: Any) -> str:
         "pump_ml": __version__,
         **facts,
     }
-    write_once(folder / MANIFEST, manifest)
+    files.write_once(folder / MANIFEST, manifest)
     return key
 
 
@@ -106,11 +104,11 @@ def load(root: UPath, kind: str, key: str) -> Snapshot:
         SnapshotError: there is no such key, it was never finished, or its rows were altered.
     """
     folder = root / kind / key
-    if not NAME.fullmatch(key) or not (folder / MANIFEST).exists():
-        known = sorted(path.name for path in (root / kind).iterdir()) if (root / kind).exists() else []
-        raise SnapshotError(f"no {kind} {key!r} under {root}; there are: {', '.join(known) or 'none'}")
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    frame = pd.read_parquet(str(folder / ROWS))
+    if not NAME.fullmatch(key) or not files.exists(folder / MANIFEST):
+        known = ", ".join(files.names(root / kind))
+        raise SnapshotError(f"no {kind} {key!r} under {root}; there are: {known or 'none'}")
+    manifest = files.read_json(folder / MANIFEST)
+    frame = files.read_parquet(folder / ROWS)
     if (found := content_hash(frame)) != manifest["content_sha256"]:
         raise SnapshotError(
             f"{folder / ROWS} was altered after it was stored: its content hash is {found[:12]}…, the manifest says "
@@ -124,20 +122,3 @@ def load(root: UPath, kind: str, key: str) -> Snapshot:
         manifest["origin"],
     )
     return Snapshot(key, telemetry, manifest)
-
-
-def write_parquet(path: UPath, frame: pd.DataFrame) -> None:
-    """Write rows whole or not at all: a reader, and a second writer of the same rows, never meet half a file."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    frame.to_parquet(str(draft), index=False)
-    draft.rename(path)
-
-
-def write_once(path: UPath, content: Any) -> None:
-    """Write JSON, unless the file is there already: what was written first stays."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: a reader never meets half a file.
-        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        draft.write_text(json.dumps(content, indent=1, sort_keys=True, default=str), encoding="utf-8")
-        draft.rename(path)

@@ -7,16 +7,19 @@ A step may be tried again at any time: it finds what an earlier try finished by 
 imports stand inside the functions.
 """
 
+import functools
 import hashlib
 import json
 import logging
 import re
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pump_ml import catalog
-from pump_ml.errors import ConfigurationError, ContractError, GateError, UnknownNameError
+from pump_ml.errors import ConfigurationError, ContractError, GateError, UnknownNameError, name_failure
 from pump_ml.settings import PACKAGE, Settings, git_sha
 
 if TYPE_CHECKING:
@@ -27,10 +30,24 @@ Json = dict[str, Any]
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done, 0 to 1."""
 
-CANDIDATE = "pump_ml.candidate"
-"""Tag of a registered version that holds what `train` returns."""
-
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def step(function: Callable[P, R]) -> Callable[P, R]:
+    """A step gives a failure for want of room or memory its name, see `pump_ml.errors.name_failure`."""
+
+    @functools.wraps(function)
+    def named(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            if failure := name_failure(error, f"step {function.__name__}"):
+                raise failure from error
+            raise
+
+    return named
 
 
 def log_progress() -> Progress:
@@ -49,6 +66,7 @@ def log_progress() -> Progress:
 # ----------------------------------------------------------------------------------------------------------
 
 
+@step
 def fetch(source: str, options: Mapping[str, Any], progress: Progress | None = None) -> Json:
     """Read or make readings and store them as they came.
 
@@ -83,6 +101,7 @@ def fetch(source: str, options: Mapping[str, Any], progress: Progress | None = N
     return {"raw": key, "rows": len(telemetry.readings)}
 
 
+@step
 def validate(raw: str) -> Json:
     """Hold raw readings against their suite; rows that break a rule go to quarantine with the rules they broke.
 
@@ -93,26 +112,30 @@ def validate(raw: str) -> Json:
     Raises:
         ContractError: the readings break the contract; nothing can be made of them, and the quarantine holds why.
     """
-    from pump_ml import snapshots
+    from pump_ml import files, snapshots
     from pump_ml.validation import validate as hold_against
 
     settings = Settings.load()
     telemetry = snapshots.load(settings.data, "raw", raw).telemetry
     rules = [*sorted(settings.suites.glob("*.json")), PACKAGE / "validation.py", PACKAGE / "expectation_types.py"]
     key = f"{raw}-{hashlib.sha256(b''.join(path.read_bytes() for path in rules)).hexdigest()[:8]}"
-    docs = settings.home / "docs" / key
-    folder = settings.data / "quarantine" / key
-    try:
-        result = hold_against(telemetry, suites=settings.suites, docs=docs)
-    except ContractError as error:
-        if error.quarantined is not None and len(error.quarantined):
-            _quarantine(folder, error.quarantined, "contract_broken.json")
-        snapshots.write_once(folder / "contract_broken.json", {"raw": raw, "error": str(error), "report": error.report})
-        raise
+    docs, folder = settings.docs / key, settings.data / "quarantine" / key
+    with tempfile.TemporaryDirectory() as built:
+        # The key stands for the readings and the rules, so another try would build the same pages.
+        pages = None if files.exists(docs / "index.html") else Path(built)
+        try:
+            result = hold_against(telemetry, suites=settings.suites, docs=pages)
+        except ContractError as error:
+            if error.quarantined is not None and len(error.quarantined):
+                _quarantine(folder, error.quarantined, "contract_broken.json")
+            files.write_once(folder / "contract_broken.json", {"raw": raw, "error": str(error), "report": error.report})
+            files.publish(Path(built), docs, last="index.html")
+            raise
+        files.publish(Path(built), docs, last="index.html")
     if len(result.quarantined):
         _quarantine(folder, result.quarantined, "report.json")
         log.warning("%d of %d rows are in quarantine: %s", len(result.quarantined), len(telemetry.readings), folder)
-    snapshots.write_once(folder / "report.json", result.report)
+    files.write_once(folder / "report.json", result.report)
     return {
         "raw": raw,
         "validation": key,
@@ -124,13 +147,13 @@ def validate(raw: str) -> Json:
 
 def _quarantine(folder: Any, rows: "pd.DataFrame", report: str) -> None:
     """Store the rows, unless the report says that an earlier try finished: it is written after them."""
-    from pump_ml.snapshots import write_parquet
+    from pump_ml import files
 
-    if not (folder / report).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_parquet(folder / "readings.parquet", rows)
+    if not files.exists(folder / report):
+        files.write_parquet(folder / "readings.parquet", rows)
 
 
+@step
 def snapshot(validated: Mapping[str, Any]) -> Json:
     """Store the readings that met their suite as an immutable snapshot.
 
@@ -140,16 +163,14 @@ def snapshot(validated: Mapping[str, Any]) -> Json:
     Returns:
         ``snapshot`` (key), ``rows``, ``quarantined`` and ``docs``.
     """
-    import pandas as pd
-
-    from pump_ml import snapshots
+    from pump_ml import files, snapshots
     from pump_ml.schema import TIME, Telemetry
 
     root = Settings.load().data
     telemetry = snapshots.load(root, "raw", validated["raw"]).telemetry
     good = telemetry.readings
     if validated["quarantined"]:
-        rows = pd.read_parquet(str(root / "quarantine" / validated["validation"] / "readings.parquet"), columns=["row"])
+        rows = files.read_parquet(root / "quarantine" / validated["validation"] / "readings.parquet", ["row"])
         good = good.drop(index=good.index[rows["row"].to_numpy()]).reset_index(drop=True)
     if good[TIME].dtype.kind == "f":  # cycles of which some were missing; those rows are in quarantine now
         good = good.astype({TIME: "int64"})
@@ -187,6 +208,7 @@ def check_names(problem: str, families: Sequence[str], preset: str) -> None:
     load_problem(problem)
 
 
+@step
 def plan(
     snapshot: str | None,
     problem: str,
@@ -217,7 +239,7 @@ def plan(
         UnknownNameError: a family, a preset or a problem does not exist.
         LeakError: a label stands among the features, or an asset in two parts.
     """
-    from pump_ml import registry, snapshots, splits
+    from pump_ml import files, registry, snapshots, splits
     from pump_ml.problems import load_problem
 
     if not re.fullmatch(r"[\w./:+~-]+", run_key):
@@ -232,7 +254,7 @@ def plan(
     split = splits.by_asset(data.telemetry.readings, asked.split, seed=seed)
     policy = hashlib.sha256(asked.split.model_dump_json().encode()).hexdigest()[:8]
     split_key = f"{snapshot}-{policy}-s{seed}"
-    snapshots.write_once(settings.data / "splits" / f"{split_key}.json", split.to_json())
+    files.write_once(settings.data / "splits" / f"{split_key}.json", split.to_json())
 
     client = registry.connect(settings)
     experiment = registry.experiment(client, asked, settings)
@@ -260,7 +282,7 @@ def plan(
         "tags": common,
         "others": [family for family in dict.fromkeys(families) if family != "baseline"],
     }
-    snapshots.write_once(_plan_path(settings, run_key), settled)
+    files.write_once(_plan_path(settings, run_key), settled)
     stored = read_plan(run_key)
     for name in ("snapshot", "definition", "preset", "seed", "others"):
         if stored[name] != settled[name]:
@@ -271,21 +293,23 @@ def plan(
     return stored
 
 
+@step
 def read_plan(run_key: str) -> Json:
     """The plan of a training run that `plan` settled before.
 
     Raises:
         UnknownNameError: there was no such run.
     """
-    settings = Settings.load()
-    path = _plan_path(settings, run_key)
-    if not path.exists():
-        known = sorted(json.loads(p.read_text())["run_key"] for p in path.parent.glob("*.json"))
-        raise UnknownNameError("training run", run_key, known[-5:])
-    content: Json = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    from pump_ml import files
+
+    path = _plan_path(Settings.load(), run_key)
+    if not files.exists(path):
+        known = [files.read_json(path.parent / name)["run_key"] for name in files.names(path.parent)[-5:]]
+        raise UnknownNameError("training run", run_key, known)
+    return dict(files.read_json(path))
 
 
+@step
 def read_candidates(plan: Mapping[str, Any]) -> list[Json]:
     """What `train` returned for each family of a training run so far, the baseline first."""
     from pump_ml import registry
@@ -299,8 +323,15 @@ def read_candidates(plan: Mapping[str, Any]) -> list[Json]:
         done = registry.registered(client, name, run.info.run_id) if run else None
         if done is None:
             raise UnknownNameError(f"trained family of {plan['run_key']}", family, [c["family"] for c in candidates])
-        candidates.append(dict(json.loads(done[1][CANDIDATE]), version=done[0]))
+        candidates.append(_candidate(*done))
     return candidates
+
+
+def _candidate(version: str, tags: Mapping[str, str]) -> Json:
+    """What `train` returned, from the version that holds it: the same for every try."""
+    from pump_ml import registry
+
+    return dict(json.loads(tags[registry.CANDIDATE]), version=version)
 
 
 def _plan_path(settings: Settings, run_key: str) -> Any:
@@ -308,10 +339,14 @@ def _plan_path(settings: Settings, run_key: str) -> Any:
     return settings.data / "plans" / f"{readable}-{hashlib.sha256(run_key.encode()).hexdigest()[:8]}.json"
 
 
+@step
 def train(
     plan: Mapping[str, Any], family: str, tags: Mapping[str, str] | None = None, progress: Progress | None = None
 ) -> Json:
     """Fit one family on the training assets and register the model.
+
+    The commit point is the registered version, see `pump_ml.registry.register`: a try that finds one fits nothing and
+    returns what belongs to it, also when a try that was taken for dead was faster.
 
     Args:
         plan: what `plan` returned.
@@ -330,14 +365,16 @@ def train(
     work = Work(plan)
     name = work.problem.model_name
     hyper, parameters = hyper_parameters(family, plan["preset"])
-    client = registry.connect(work.settings)
+    client, key = registry.connect(work.settings), f"{plan['run_key']}/{family}"
+    earlier = registry.find_run(client, plan["experiment"], key)
+    if earlier and (done := registry.registered(client, name, earlier.info.run_id)):
+        log.info("%s was registered as version %s by an earlier try", family, done[0])
+        registry.finish(client, earlier)
+        return _candidate(*done)
     with registry.child_run(
-        client, plan["experiment"], plan["parent"], f"{plan['run_key']}/{family}", family,
+        client, plan["experiment"], plan["parent"], key, family,
         {**plan["tags"], "family": family, **(tags or {})},
     ) as run:  # fmt: skip
-        if done := registry.registered(client, name, run):
-            log.info("%s was registered as version %s by an earlier try", family, done[0])
-            return dict(json.loads(done[1][CANDIDATE]), version=done[0])
         if work.settings.mlflow_ui:
             log.info("MLflow: %s/#/experiments/%s/runs/%s", work.settings.mlflow_ui, plan["experiment"], run)
         learn, tune = work.windows("train"), work.windows("validation")
@@ -353,6 +390,11 @@ def train(
         started = time.monotonic()
         predictor = hyper.fit(learn, tune, work.problem, seed=plan["seed"], watch=curves.watch)
         seconds = round(time.monotonic() - started, 1)
+        if done := registry.registered(client, name, run):
+            log.warning(
+                "%s was registered as version %s by another try meanwhile; this fit is dropped", family, done[0]
+            )
+            return _candidate(*done)
         card = judge(family, predictor.table(tune), tune.rows.join(as_learnt(tune.labels, work.problem)), work.problem)
         registry.log_points(client, run, [*curves.points, ("train/seconds", seconds, 0)])
         registry.log_values(client, run, "validation", card.values)
@@ -362,12 +404,14 @@ def train(
         model = registry.log_predictor(predictor, work.example())
         candidate = {"family": family, "run": run, "seconds": seconds, "validation": card.headline(work.problem)}
         labels = {"family": family, "run_key": plan["run_key"], "snapshot": plan["snapshot"], "git_sha": git_sha()}
-        labels[CANDIDATE] = json.dumps(candidate)  # with the version, so that a retry finds what belongs to it
-        version = registry.register(client, name, model, run, labels)
-    log.info("%s learnt in %.1f s and is version %s; validation: %s", family, seconds, version, candidate["validation"])
-    return candidate | {"version": version}
+        labels[registry.CANDIDATE] = json.dumps(candidate)  # with the version, so that a retry finds what belongs to it
+        settled = _candidate(*registry.register(client, name, model, run, labels))
+    log.info("%s learnt in %.1f s and is version %s; validation: %s", family, seconds, settled["version"],
+             settled["validation"])  # fmt: skip
+    return settled
 
 
+@step
 def gate(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> Json:
     """Let the run go on only when the baseline beats the naive predictor on every target, on the validation windows.
 
@@ -407,6 +451,7 @@ def gate(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> Json:
     return {"naive": naive, "baseline": ours}
 
 
+@step
 def evaluate(
     plan: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]], progress: Progress | None = None
 ) -> Json:
@@ -480,8 +525,12 @@ def evaluate(
     return dict(json_safe({"rows": len(truth), "scorecards": cards, "champion": champion}))
 
 
+@step
 def promote(plan: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Json:
     """Give the alias ``champion`` to the best eligible family, if it beats the standing champion; write the ledger.
+
+    One run at a time reads the champion and replaces it. The commit point is the alias; the ledger's row follows, and
+    is what a later try returns. A try that finds the alias moved but no row decides the same again, and writes it.
 
     Args:
         plan: what `plan` returned.
@@ -489,6 +538,9 @@ def promote(plan: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Json:
 
     Returns:
         `pump_ml.promotion.Decision` as JSON, with ``champion``: version and family after it, or None.
+
+    Raises:
+        ConfigurationError: another run moved the alias since `evaluate` compared with it.
     """
     from pump_ml import ledger, registry
     from pump_ml.promotion import Contender, decide
@@ -496,32 +548,34 @@ def promote(plan: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Json:
 
     work = Work(plan)
     ledger.prepare(work.settings)
-    if taken := ledger.find(plan["run_key"], work.settings):
-        log.info("this run's decision was taken by an earlier try: %s", taken.decision["reason"])
-        return dict(taken.decision)
     client, name = registry.connect(work.settings), work.problem.model_name
     contenders = [Contender.from_json(card) for card in evaluation["scorecards"]]
     standing = evaluation["champion"]
     decision = decide(contenders, standing and Contender.from_json(standing), work.problem)
-    now = registry.champion(client, name)
-    if (now and now[0]) not in (standing and standing["version"], decision.challenger):
-        raise ConfigurationError(
-            f"the champion of {name} is version {now and now[0]} now, but this run was compared with version "
-            f"{standing and standing['version']}; clear the task `evaluate`, or run `pump-ml evaluate --run` again"
-        )
-    if decision.promoted and decision.challenger:
-        registry.crown(client, name, decision.challenger)
-    after = registry.champion(client, name)
-    taken_now = decision.to_json() | {"champion": after and {"name": name, "version": after[0], "family": after[1]}}
-    ledger.record(
-        plan["run_key"], model=name, snapshot=plan["snapshot"], promoted=decision.promoted,
-        champion_before=standing and standing["version"], champion_after=after and after[0], decision=taken_now,
-        settings=work.settings,
-    )  # fmt: skip
+    with registry.changing(name):
+        if taken := ledger.find(plan["run_key"], work.settings):
+            log.info("this run's decision was taken by an earlier try: %s", taken.decision["reason"])
+            return dict(taken.decision)
+        now = registry.champion(client, name)
+        compared = standing and standing["version"]
+        if (now and now[0]) not in (compared, decision.challenger if decision.promoted else compared):
+            raise ConfigurationError(
+                f"the champion of {name} is version {now and now[0]} now, but this run was compared with version "
+                f"{compared}; clear the task `evaluate`, or run `pump-ml evaluate --run` again"
+            )
+        if decision.promoted and decision.challenger:
+            registry.crown(client, name, decision.challenger)
+        after = registry.champion(client, name)
+        taken_now = decision.to_json() | {"champion": after and {"name": name, "version": after[0], "family": after[1]}}
+        ledger.record(
+            plan["run_key"], model=name, snapshot=plan["snapshot"], promoted=decision.promoted,
+            champion_before=compared, champion_after=after and after[0], decision=taken_now, settings=work.settings,
+        )  # fmt: skip
     log.info(decision.reason)
     return taken_now
 
 
+@step
 def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Mapping[str, Any]) -> Json:
     """Write the training run's report, and end its run in MLflow.
 
@@ -538,7 +592,7 @@ def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Map
 
     work = Work(plan)
     client = registry.connect(work.settings)
-    docs = work.settings.home / "docs" / str(work.snapshot.manifest.get("validation")) / "index.html"
+    docs = work.settings.docs / str(work.snapshot.manifest.get("validation")) / "index.html"
     content = {
         "problem": work.problem.name,
         "run": plan["run_key"],
@@ -576,6 +630,7 @@ def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Map
     return content
 
 
+@step
 def close(run_key: str, status: str = "FAILED") -> Json:
     """Make sure that no MLflow run of this training run is left open, however it ended; safe to call at any time.
 
@@ -590,3 +645,37 @@ def close(run_key: str, status: str = "FAILED") -> Json:
 
     client = registry.connect()
     return {"killed": sum(registry.close(client, parent, status) for parent in registry.parents(client, run_key))}
+
+
+@step
+def reconcile(
+    is_over: Callable[[str, str], bool | None], *, quiet_s: float = 300.0, stale_s: float = 6 * 3600.0
+) -> Json:
+    """End as KILLED the MLflow runs that nobody will end: their processes died, and `close` with them.
+
+    A run is left alone while it shows signs of life, while its DAG run goes on (a retry may take it up), and for ever
+    once it has ended. One that is killed by mistake ends as it should when its process ends.
+
+    Args:
+        is_over: given the ids of a DAG and of a DAG run, whether that is over; None when it is not known there. It may
+            raise: then nothing more is killed.
+        quiet_s: how long a run whose DAG run is over must have been silent, in seconds; longer than MLflow's client
+            waits in an outage.
+        stale_s: how long one whose DAG run is not known, or that came from the command line, must have been silent.
+
+    Returns:
+        ``killed``: the keys of the runs that were ended, and ``open``: of those that were left alone.
+    """
+    from pump_ml import registry
+
+    client = registry.connect()
+    content: dict[str, list[str]] = {"killed": [], "open": []}
+    for left in registry.open_runs(client):
+        over = is_over(*left.dag) if left.dag else None
+        silent = time.time() - left.seen
+        dead = over is not False and silent > (quiet_s if over else stale_s)
+        ended = dead and registry.kill(client, left)
+        content["killed" if ended else "open"].append(left.key)
+        if ended:
+            log.warning("ended the MLflow run of %s, which had been silent for %.0f s", left.key, silent)
+    return dict(content)

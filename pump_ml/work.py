@@ -1,7 +1,6 @@
 """What the steps of a training run work on: data, split and problem by the plan's keys, and what a fit reports."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pump_ml import catalog, figures, registry, snapshots
+from pump_ml import catalog, figures, files, registry, snapshots
 from pump_ml.models import Predictor
 from pump_ml.problems import Problem
 from pump_ml.schema import ASSET, COMMISSIONING, RUN
@@ -34,8 +33,7 @@ class Work:
     @cached_property
     def split(self) -> Split:
         """The assets of each part."""
-        manifest = self.settings.data / "splits" / f"{self.plan['split']}.json"
-        return Split.from_json(json.loads(manifest.read_text(encoding="utf-8")))
+        return Split.from_json(files.read_json(self.settings.data / "splits" / f"{self.plan['split']}.json"))
 
     @cached_property
     def features(self) -> tuple[str, ...]:

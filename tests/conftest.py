@@ -2,7 +2,11 @@
 
 import os
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +140,33 @@ def noise(telemetry: Telemetry) -> Telemetry:
     readings.loc[samples, labels] = shuffled.loc[readings.loc[samples, "run_id"]].to_numpy()
     readings = readings.astype(telemetry.readings.dtypes.to_dict())
     return replace(telemetry, readings=readings, origin={"dataset": "noise"})
+
+
+@contextmanager
+def answering(status: int, body: str = "") -> Iterator[str]:
+    """A server that knows no object and answers every PUT so."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def answer(self, status: int, content: bytes = b"") -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_HEAD(self) -> None:
+            self.answer(404)
+
+        def do_GET(self) -> None:
+            self.answer(200, b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>")
+
+        def do_PUT(self) -> None:
+            self.answer(status, body.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

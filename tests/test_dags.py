@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from pump_ml.catalog import POOLS
+
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("airflow") is None, reason="the airflow extra is not installed"
 )
@@ -33,12 +35,28 @@ print("MODULES", *sorted({name.split(".")[0] for name in set(sys.modules) - befo
 """
 
 FACTS = """
-import json, pathlib, sys
+import datetime, json, pathlib, sys, types
 from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 
+from airflow.sdk.exceptions import AirflowTaskTimeout
+from pump_ml.catalog import PRESETS
+from pump_ml.errors import SnapshotError
+
 sys.path.insert(0, sys.argv[1])
 asked = json.loads(sys.argv[2])
+never = datetime.timedelta()
+
+def policy(task):
+    # what follows each failure
+    raised = {"ours": SnapshotError("x"), "timeout": AirflowTaskTimeout("x"), "lost": ConnectionError("x")}
+    return {name: task.retry_policy.evaluate(error, 1, 3).action.value for name, error in raised.items()}
+
+def limit(preset):
+    from common import TRAINING
+    task = types.SimpleNamespace(execution_timeout=None)
+    TRAINING["pre_execute"]({"task": task, "params": {"preset": preset}})
+    return task.execution_timeout.total_seconds()
 
 def parse():
     bag = DagBag(dag_folder=sys.argv[1], bundle_path=pathlib.Path(sys.argv[1]), bundle_name="dags-folder")
@@ -58,6 +76,12 @@ print("FACTS" + json.dumps({
     "errors": bag.import_errors,
     "docs": {name: dag.doc_md for name, dag in bag.dags.items()},
     "retries": {name: task.retries for name, task in tasks.items()},
+    "delays": {name: task.retry_delay.total_seconds() for name, task in tasks.items()},
+    "growth": {name: task.retry_exponential_backoff for name, task in tasks.items()},
+    "limits": {name: (task.execution_timeout or never).total_seconds() for name, task in tasks.items()},
+    "pools": {name: [task.pool, task.queue] for name, task in tasks.items()},
+    "policies": {name: policy(task) for name, task in tasks.items()},
+    "learning": {preset: limit(preset) for preset in PRESETS},
     "downstream": {name: sorted(task.downstream_task_ids) for name, task in tasks.items()},
     "stable": one == other,
     "answers": answers,
@@ -75,6 +99,7 @@ REFUSED: list[tuple[str, str, Any]] = [
     ("training", "families", ["forest"]),
     ("training", "families", ["xgb", "xgb"]),
     ("training", "families", "xgb"),
+    ("upkeep", "quiet_minutes", 0),
 ]
 ACCEPTED: list[tuple[str, str, Any]] = [
     ("dataset", "pumps", 140),
@@ -82,6 +107,7 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("training", "families", []),
     ("training", "preset", "quick"),
     ("training", "snapshot", "v2-1a2b3c"),
+    ("upkeep", "stale_hours", 48),
 ]
 
 
@@ -118,7 +144,7 @@ def test_a_dag_file_is_light_to_import(file: Path, tmp_path: Path) -> None:
 def test_every_dag_is_imported_without_an_error(facts: dict[str, Any]) -> None:
     assert facts["errors"] == {}
     assert sorted(facts["docs"]) == [path.stem for path in FILES]
-    assert {"dataset", "training"} <= set(facts["docs"])
+    assert set(facts["docs"]) == {"dataset", "training", "upkeep"}
     assert all(facts["docs"].values())
 
 
@@ -138,6 +164,34 @@ def test_a_param_within_its_range_is_accepted(number: int, facts: dict[str, Any]
 
 def test_a_task_that_was_killed_is_tried_again(facts: dict[str, Any]) -> None:
     assert {name: retries for name, retries in facts["retries"].items() if retries < 1} == {}
+
+
+def test_the_tries_of_a_task_last_longer_than_an_outage_of_two_minutes(facts: dict[str, Any]) -> None:
+    for name, retries in facts["retries"].items():
+        growth = facts["growth"][name] or 1
+        waited = sum(facts["delays"][name] * growth**number for number in range(retries))
+        assert waited > 180, name
+    assert facts["retries"]["training.close"] * facts["delays"]["training.close"] >= 600
+
+
+def test_what_does_not_heal_is_not_tried_again(facts: dict[str, Any]) -> None:
+    for name, policy in facts["policies"].items():
+        slow = "fail" if name in ("training.baseline", "training.train") else "default"
+        assert policy == {"ours": "fail", "timeout": slow, "lost": "default"}, name
+
+
+def test_no_task_runs_for_ever(facts: dict[str, Any]) -> None:
+    assert {name: limit for name, limit in facts["limits"].items() if not 0 < limit <= 24 * 3600} == {}
+    assert facts["learning"] == {"quick": 3600.0, "standard": 6 * 3600.0, "full": 24 * 3600.0}
+
+
+def test_heavy_tasks_run_in_pools_that_the_setup_makes_and_in_queues_of_the_same_name(facts: dict[str, Any]) -> None:
+    heavy = {name: pool for name, (pool, _) in facts["pools"].items() if pool != "default_pool"}
+    ingestion = ("dataset.fetch", "dataset.validate", "dataset.snapshot")
+    learning = ("training.baseline", "training.train")
+    assert heavy == dict.fromkeys(ingestion, "ingestion") | dict.fromkeys(learning, "training")
+    assert set(heavy.values()) == set(POOLS)
+    assert {name: queue for name, (_, queue) in facts["pools"].items() if queue != "default"} == heavy
 
 
 def test_nothing_is_trained_beside_the_baseline_before_the_gate(facts: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What a training run leaves in MLflow, and that the registered model answers raw readings anywhere."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -116,7 +117,8 @@ def test_a_version_tells_its_family_its_training_run_and_its_snapshot(trained: T
 def test_a_runs_model_is_registered_once(trained: Trained) -> None:
     client, run = registry.connect(), trained.candidates[0]["run"]
     address = f"runs:/{run}/{registry.MODEL}"
-    assert registry.register(client, MODEL, address, run, {}) == trained.candidates[0]["version"]
+    version, tags = registry.register(client, MODEL, address, run, {registry.CANDIDATE: "{}"})
+    assert (version, json.loads(tags[registry.CANDIDATE])["run"]) == (trained.candidates[0]["version"], run)
     assert len(client.search_model_versions(f"name='{MODEL}'")) == 2
 
 

@@ -66,3 +66,28 @@ def test_settings_are_frozen_and_refuse_unknown_names() -> None:
 
 def test_the_commit_is_known_in_a_checkout() -> None:
     assert git_sha() == "unknown" or len(git_sha()) == 40
+
+
+def test_an_image_tells_the_commit_that_it_was_built_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = git_sha()
+    monkeypatch.setenv("PUMP_ML_GIT_SHA", "0123abc")
+    assert git_sha() == "0123abc"
+    monkeypatch.setenv("PUMP_ML_GIT_SHA", "")
+    assert git_sha() == known
+
+
+@pytest.mark.parametrize(
+    ("root", "docs"),
+    [
+        pytest.param("s3://pump-data", "s3://pump-data/docs", id="bucket"),
+        pytest.param("s3://plant/pumps/", "s3://plant/pumps/docs", id="folder of a bucket"),
+        pytest.param("/mnt/pumps", None, id="another disk"),
+        pytest.param(None, None, id="embedded"),
+    ],
+)
+def test_data_docs_lie_beside_the_data_where_these_are_remote(
+    root: str | None, docs: str | None, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if root:
+        monkeypatch.setenv("PUMP_ML_DATA_ROOT", root)
+    assert str(Settings.load().docs) == (docs or str(home / "docs"))

@@ -1,6 +1,5 @@
 """Stored readings: written once, checked when read, finished by a retry."""
 
-import json
 from dataclasses import replace
 from datetime import timedelta, timezone
 from pathlib import Path
@@ -35,7 +34,7 @@ def root(tmp_path: Path) -> UPath:
     return UPath(tmp_path / "data")
 
 
-def files(root: UPath) -> dict[str, tuple[bytes, int]]:
+def stored(root: UPath) -> dict[str, tuple[bytes, int]]:
     """Content and time of writing of every file."""
     found = sorted(path for path in Path(str(root)).rglob("*") if path.is_file())
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
@@ -61,9 +60,9 @@ def test_cycles_come_back_as_whole_numbers(root: UPath) -> None:
 
 def test_a_snapshot_is_never_written_again(root: UPath) -> None:
     key = snapshots.store(root, "snapshots", telemetry())
-    before = files(root)
+    before = stored(root)
     assert snapshots.store(root, "snapshots", telemetry(), quarantined=9) == key
-    assert files(root) == before
+    assert stored(root) == before
 
 
 def test_other_rows_or_another_origin_get_another_key(root: UPath) -> None:
@@ -138,14 +137,6 @@ def test_texts_that_only_differ_in_where_they_are_cut_or_missing_hash_differentl
     pairs = [(["a\nb", "c"], ["a", "b\nc"]), ([None, "a"], ["", "a"])]
     for one, other in pairs:
         assert content_hash(pd.DataFrame({"x": one})) != content_hash(pd.DataFrame({"x": other}))
-
-
-def test_what_was_written_first_stays(root: UPath) -> None:
-    path = root / "splits" / "s.json"
-    snapshots.write_once(path, {"a": 1})
-    snapshots.write_once(path, {"a": 2})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [each.name for each in path.parent.iterdir()] == ["s.json"]
 
 
 def test_the_content_hash_of_a_frame_is_the_same_on_every_machine() -> None:

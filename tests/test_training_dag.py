@@ -57,7 +57,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     record = stack.start(config, schedule=True, mlflow=False, owned=True, say=lambda _: None)
     try:
         with stack.api(config, record) as api:
-            for dag in ("dataset", "training"):
+            for dag in ("dataset", "training", "upkeep"):
                 wait(f"parsing {dag}", lambda dag=dag: api.dag(dag) and not api.import_errors())
                 api.set_paused(dag, paused=False)
             yield Stack(api, registry.connect(settings), settings)
@@ -149,3 +149,28 @@ def test_no_weekly_run_starts_before_its_first_monday(airflow: Stack, finished: 
     assert finished
     runs = airflow.api.ask("GET", "/api/v2/dags/training/dagRuns")["dag_runs"]
     assert [run["run_type"] for run in runs if run["run_type"] == "scheduled"] == []
+
+
+def test_the_retry_says_that_the_try_before_was_killed(airflow: Stack, finished: dict[str, Any]) -> None:
+    assert finished
+    task = next(t for t in airflow.api.tasks("training", RUN) if t.label.endswith("cnn1d]"))
+    assert "killed, maybe out of memory" in str(airflow.api.log("training", RUN, task))
+
+
+def test_upkeep_ends_what_a_finished_dag_run_left_open_and_nothing_else(
+    airflow: Stack, finished: dict[str, Any]
+) -> None:
+    assert finished
+    experiment = airflow.client.get_experiment_by_name("diagnosis").experiment_id
+    hour_ago = int((time.time() - 3600) * 1000)
+    left = {
+        name: airflow.client.create_run(
+            experiment, start_time=hour_ago, tags={registry.KEY: f"t/{name}", "dag_id": dag, "run_id": run}
+        ).info.run_id
+        for name, dag, run in [("over", "training", RUN), ("going", "upkeep", "by_hand"), ("unknown", "training", "x")]
+    }
+    airflow.api.trigger("upkeep", "by_hand", {})
+    wait("upkeep", lambda: airflow.api.state("upkeep", "by_hand") == "success")
+    found = {name: airflow.client.get_run(run).info.status for name, run in left.items()}
+    assert found == {"over": "KILLED", "going": "RUNNING", "unknown": "RUNNING"}
+    assert {run.info.status for runs in airflow.family_runs().values() for run in runs} == {"FINISHED", "KILLED"}

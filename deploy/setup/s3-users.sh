@@ -19,7 +19,7 @@ keys() { # keys UID: the access keys of a user, a line each
   admin user info --uid="$1" | python3 -c 'import json, sys; [print(key["access_key"]) for key in json.load(sys.stdin)["keys"]]'
 }
 
-holds() { # holds UID ACCESS SECRET: whether this pair is the user's only one; the secret is never printed
+holds() { # holds UID ACCESS SECRET, true if this pair is the user's only one; the secret is never printed
   admin user info --uid="$1" | WANTED="$2 $3" python3 -c '
 import json, os, sys
 pairs = [key["access_key"] + " " + key["secret_key"] for key in json.load(sys.stdin)["keys"]]

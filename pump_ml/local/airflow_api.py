@@ -48,17 +48,18 @@ class AirflowApi:
 
     Args:
         base: its address, such as ``http://127.0.0.1:8080``.
-        password: of the user ``admin``.
+        password: of the user.
+        user: who asks.
 
     Raises:
         StackError: Airflow refuses a request; the message holds its reason.
         httpx.TransportError: nobody answers at `base`.
     """
 
-    def __init__(self, base: str, password: str) -> None:
+    def __init__(self, base: str, password: str, *, user: str = "admin") -> None:
         # trust_env=False: a proxy for the world outside must not see requests to this machine
         self._http = httpx.Client(base_url=base, timeout=60, trust_env=False)
-        self._password = password
+        self._login = {"username": user, "password": password}
 
     def __enter__(self) -> Self:
         return self
@@ -187,9 +188,11 @@ class AirflowApi:
         return dict(answer.json())
 
     def _log_in(self) -> None:
-        answer = self._http.post("/auth/token", json={"username": "admin", "password": self._password})
+        answer = self._http.post("/auth/token", json=self._login)
         if not answer.is_success:
-            raise StackError(f"Airflow at {self._http.base_url} refused the login of admin: {_reason(answer)}")
+            raise StackError(
+                f"Airflow at {self._http.base_url} refused the login of {self._login['username']}: {_reason(answer)}"
+            )
         self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
 

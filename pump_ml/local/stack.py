@@ -22,13 +22,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
+from pump_ml.catalog import POOLS
 from pump_ml.errors import StackError
 from pump_ml.local import processes
 from pump_ml.local.airflow_api import AirflowApi
 from pump_ml.local.record import Record, Spec, forget, tail
 from pump_ml.settings import CHECKOUT, Settings, environment
 
-POOL, POOL_SLOTS = "training", 3
 START_S = 180.0
 STOP_S = 20.0
 PORTS_TRIED = 50
@@ -262,7 +262,7 @@ def _environment(config: StackConfig, *, airflow: str, mlflow: str | None, sched
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",  # the weekly training waits for its first Monday
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": str(schedule),
         # one login, one machine
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",  # not a secret: user and role
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_password_file(config)),
         "AIRFLOW__CORE__FERNET_KEY": keys["fernet"],
         "AIRFLOW__API_AUTH__JWT_SECRET": keys["jwt"],
@@ -377,7 +377,8 @@ def _wait_until_ready(config: StackConfig) -> Record:
         with contextlib.suppress(httpx.TransportError), api(config, record) as client:
             if client.healthy() and client.lets_in() and _mlflow_ready(record):
                 client.warm()
-                client.ensure_pool(POOL, POOL_SLOTS)
+                for pool, slots in POOLS.items():
+                    client.ensure_pool(pool, slots)
                 return record
         time.sleep(0.3)
     raise StackError(f"the stack did not get healthy in {START_S:.0f} s; look at the logs in {config.home / 'logs'}")

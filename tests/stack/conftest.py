@@ -1,0 +1,69 @@
+"""Fixtures of the full stack's tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import PROJECT, ROOT, SMALL, Stack
+
+ORDER = ("pipeline", "browser", "security", "faults", "celery", "backup")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Look at the stack first, then break it, then replace it."""
+    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+
+
+def _reason_to_skip() -> str | None:
+    if shutil.which("docker") is None:
+        return "docker is not installed"
+    for words, name in ((["docker", "info"], "the docker engine"), (["docker", "compose", "version"], "Compose v2")):
+        if subprocess.run(words, capture_output=True, check=False).returncode:
+            return f"{name} does not answer"
+    return None
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that is up; taken down with its volumes at the end.
+
+    For those who write tests, PUMP_ML_TEST_STACK=keep leaves it up and takes it again the next time, and
+    PUMP_ML_TEST_STACK=mine takes the one of `make up`: its faults hit that one.
+    """
+    if reason := _reason_to_skip():
+        pytest.skip(reason)
+    wish = os.environ.pop("PUMP_ML_TEST_STACK", "")
+    if wish == "mine":
+        mine = Stack(ROOT, "pump-ml", {"airflow": 8080, "mlflow": 5000, "s3": 9000}, {})
+        mine.up()
+        yield mine
+        return
+    keep = wish == "keep"
+    folder = Path("/tmp/pump-ml-test") if keep else tmp_path_factory.mktemp("stack")
+    folder.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "docker-compose.yaml", folder)  # `make init` wants to lie beside it
+    subprocess.run(
+        [sys.executable, "-m", "pump_ml.compose.environment", "--folder", str(folder)], check=True, capture_output=True
+    )
+    stack = Stack(folder, PROJECT, {"airflow": 18080, "mlflow": 15000, "s3": 19000}, {})
+    try:
+        stack.compose("build", "--quiet", timeout=1500)
+        stack.up()
+        yield stack
+    finally:
+        if not keep:
+            stack.down(volumes=True)
+
+
+@pytest.fixture(scope="session")
+def snapshot(stack: Stack) -> str:
+    """Key of a small dataset that the DAG ``dataset`` made on the stack."""
+    name = f"test__{time.time():.0f}"
+    assert stack.run_dag("dataset", name, {**SMALL, "publish": False}) == "success", stack.tasks("dataset", name)
+    with stack.airflow() as api:
+        return str(api.xcom("dataset", name, "snapshot")["snapshot"])

@@ -1,0 +1,153 @@
+"""The full stack for its tests: the project's own docker-compose.yaml, under a name, ports and secrets of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+from botocore.config import Config
+from mlflow import MlflowClient
+
+from pump_ml.local.airflow_api import AirflowApi
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = "pump-ml-test"
+SMALL = {"pumps": 60, "samples": 6, "seed": 7}
+"""A dataset that is made in seconds and still lets a baseline pass its gate."""
+QUICK = {"families": ["baseline", "xgb"], "preset": "quick"}
+START_S, RUN_S = 600.0, 420.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A full stack under test.
+
+    Args:
+        folder: where its ``.env`` lies.
+        project: its name for compose.
+        ports: ``airflow``, ``mlflow`` and ``s3``, on 127.0.0.1.
+        variables: more variables of its compose file, such as ``AIRFLOW_EXECUTOR``.
+    """
+
+    folder: Path
+    project: str
+    ports: Mapping[str, int]
+    variables: Mapping[str, str]
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The content of ``.env``."""
+        lines = (self.folder / ".env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+    def compose(self, *words: str, check: bool = True, timeout: float = START_S) -> "subprocess.CompletedProcess[str]":
+        """Run ``docker compose`` on this stack, over all profiles it has."""
+        command = ["docker", "compose", "--project-directory", str(ROOT), "--env-file", str(self.folder / ".env")]
+        ports = {f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()}
+        env = {**os.environ, "COMPOSE_PROJECT_NAME": self.project, **ports, **self.variables}
+        done = subprocess.run(
+            [*command, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=timeout
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"docker compose {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}"
+            )
+        return done
+
+    def up(self, *words: str) -> None:
+        """Start it and wait until everything is healthy."""
+        for attempt in (1, 2, 3):
+            done = self.compose("up", "--detach", "--wait", "--wait-timeout", str(int(START_S)), *words, check=False)
+            if done.returncode == 0:
+                return
+            # The stand-in for the S3 store sometimes loses a race with itself at its first start, and hangs.
+            if "s3-1 is unhealthy" not in done.stderr or attempt == 3:
+                raise AssertionError(done.stderr[-3000:])
+            self.compose("restart", "s3")
+
+    def down(self, *, volumes: bool) -> None:
+        """Stop it, with its volumes if asked."""
+        self.compose("--profile", "celery", "down", "--timeout", "20", *(["--volumes"] if volumes else []))
+
+    def container(self, service: str) -> str:
+        """Id of the service's (first) container."""
+        return self.compose("ps", "--all", "--quiet", service).stdout.split()[0]
+
+    def address(self, name: str) -> str:
+        """``http://127.0.0.1:PORT`` of ``airflow``, ``mlflow`` or ``s3``."""
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    @contextmanager
+    def airflow(self, user: str = "admin") -> Iterator[AirflowApi]:
+        """Airflow's REST API as one of its users."""
+        with AirflowApi(self.address("airflow"), self.secrets[f"AIRFLOW_{user.upper()}_PASSWORD"], user=user) as api:
+            yield api
+
+    def mlflow(self, user: str = "admin") -> MlflowClient:
+        """MLflow as one of its users; the login stands in the environment, where MLflow looks for it."""
+        os.environ["MLFLOW_TRACKING_USERNAME"] = user
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = self.secrets[f"MLFLOW_{user.upper().replace('-', '_')}_PASSWORD"]
+        return MlflowClient(self.address("mlflow"), self.address("mlflow"))
+
+    def s3(self, client: str = "ROOT") -> Any:
+        """A plain boto3 client with the keys of ``ROOT``, ``MLFLOW`` or ``PUMP_ML``."""
+        names = ("USER", "PASSWORD") if client == "ROOT" else ("ACCESS_KEY", "SECRET_KEY")
+        access, secret = (self.secrets[f"S3_{client}_{name}"] for name in names)
+        return boto3.client(
+            "s3", endpoint_url=self.address("s3"), aws_access_key_id=access, aws_secret_access_key=secret,
+            region_name="us-east-1", config=Config(s3={"addressing_style": "path"}),
+        )  # fmt: skip
+
+    def sql(self, database: str, query: str) -> list[str]:
+        """Rows of a query, fields separated by ``|``."""
+        words = ("exec", "-T", "postgres", "psql", "-U", "postgres", "-qAt", "-d", database, "-c", query)
+        return self.compose(*words).stdout.splitlines()
+
+    def run_dag(self, dag: str, name: str, conf: Mapping[str, Any]) -> str:
+        """Run a DAG to its end; its final state."""
+        with self.airflow() as api:
+            api.trigger(dag, name, conf)
+        return self.follow(dag, name)
+
+    def follow(self, dag: str, name: str, seconds: float = RUN_S) -> str:
+        """Wait for a DAG run's end, through any outage; its final state."""
+        state = "unknown"
+
+        def ended() -> bool:
+            nonlocal state
+            try:
+                with self.airflow() as api:
+                    state = api.state(dag, name)
+            except (httpx.HTTPError, Exception) as error:  # noqa: BLE001 - whatever an outage looks like
+                state = f"unknown: {error}"
+            return state in ("success", "failed")
+
+        assert eventually(ended, seconds, every=1.0), f"{dag} {name} is {state} after {seconds:.0f} s"
+        return state
+
+    def tasks(self, dag: str, name: str) -> dict[str, str]:
+        """State of each task instance by its label, such as ``train[xgb]``."""
+        with self.airflow() as api:
+            return {task.label: task.state for task in api.tasks(dag, name)}
+
+
+def eventually(holds: Callable[[], bool], seconds: float, *, every: float = 0.5) -> bool:
+    """Whether something comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < deadline:
+        time.sleep(every)
+    return found
+
+
+def show(table: list[dict[str, Any]]) -> None:
+    """Print rows as JSON lines, past pytest's capture, for the record of a run."""
+    for row in table:
+        sys.__stdout__.write(json.dumps(row) + "\n")  # type: ignore[union-attr]
