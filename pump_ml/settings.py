@@ -28,10 +28,11 @@ BUCKET: dict[str, Any] = {
 class Settings(BaseSettings):
     """Frozen settings; unset, everything lies under ``var/`` of the working directory.
 
-    A misspelt ``PUMP_ML_*`` variable is an error, since a setting that is silently ignored is worse than none.
+    An empty variable counts as unset. A misspelt ``PUMP_ML_*`` variable is an error, since a setting that is silently
+    ignored is worse than none.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     var: Path = Field(Path("var"), description="folder of everything that the embedded default writes")
     data_root: str | None = Field(None, description="raw data, quarantine, snapshots and splits: a folder or s3://…")

@@ -2,17 +2,30 @@
 
 ``setup`` migrates the database (one process only: two servers that migrate an empty database kill each other) and sets
 the users: ``admin``; ``pump-ml``, the platform's tasks, who own what they make; ``viewer``, who reads. A password that
-was changed in ``.env`` is set on the next run. ``serve`` starts the server and replaces this process.
+was changed in ``.env`` is set on the next run. ``serve`` starts the server and replaces this process; the server asks
+`authenticate` about every request.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 USERS = {"admin": True, "pump-ml": False, "viewer": False}
 """User -> whether an administrator. Everybody else may read, and change what is their own."""
 CONFIG = Path("/tmp/basic_auth.ini")  # noqa: S108 - the container's own memory, for its own user only
 COMMANDS = ("setup", "serve")
+READERS = ("viewer",)
+"""Who only reads. MLflow itself lets everybody make experiments and demo data, and change the own password, which here
+is the health check's too."""
+READS = re.compile(
+    r"/graphql|/(?:ajax-)?api/\d\.\d/mlflow/"
+    r"(?:[a-z-]+/search|experiments/search-datasets|registered-models/get-latest-versions"
+    r"|traces/(?:batchGetInfos|metrics|calculate-filter-correlation))"
+)
+"""What a reader may POST: questions that are too long for an address. MLflow's GraphQL changes nothing."""
 
 
 def write_config() -> None:
@@ -21,6 +34,7 @@ def write_config() -> None:
 default_permission = READ
 database_uri = {os.environ["MLFLOW_BACKEND_STORE_URI"].replace("%", "%%")}
 admin_username = admin
+authorization_function = mlflow_server:authenticate
 # A changed password is known to every worker after this time; without the cache each request costs 140 ms.
 auth_cache_ttl_seconds = 60
 """
@@ -59,8 +73,22 @@ def setup() -> None:
             sys.stdout.write(f"user {name}: as it was\n")
 
 
+def authenticate() -> Any:
+    """Who asks, by MLflow's basic auth; or a refusal, also of a reader who wants to write."""
+    from flask import request
+    from mlflow.server.auth import authenticate_request_basic_auth, make_forbidden_response
+
+    who = authenticate_request_basic_auth()
+    reads = request.method in ("GET", "HEAD") or READS.fullmatch(request.path)
+    return make_forbidden_response() if getattr(who, "username", None) in READERS and not reads else who
+
+
 def serve() -> None:
     """Become the server."""
+    if public := os.environ.get("MLFLOW_PUBLIC_URL", "").rstrip("/"):  # of the reverse proxy
+        os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] += f",{urlsplit(public).netloc}"
+        os.environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = public
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where MLflow finds `authenticate`
     os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"] = os.environ.pop("MLFLOW_ADMIN_PASSWORD", "the users are made by setup")
     write_config()
     server = ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--workers", os.environ.get("WORKERS", "2")]  # noqa: S104 - compose publishes it on loopback

@@ -23,3 +23,5 @@ SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', :'client') \gexec
 SQL
   echo "database $client: ready, owned by role $client"
 done
+# Everybody may enter these two by default.
+psql --quiet --no-psqlrc --set ON_ERROR_STOP=1 --command 'REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC'

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import PROJECT, ROOT, SMALL, Stack
+from harness import PROJECT, ROOT, SMALL, VARIABLES, Stack
 
-ORDER = ("pipeline", "browser", "security", "faults", "celery", "backup")
+ORDER = ("pipeline", "browser", "security", "backup", "faults", "celery")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Look at the stack first, then break it, then replace it."""
+    """Look at the stack first, then break it, then change its executor."""
     items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
 
 
@@ -39,7 +39,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         pytest.skip(reason)
     wish = os.environ.pop("PUMP_ML_TEST_STACK", "")
     if wish == "mine":
-        mine = Stack(ROOT, "pump-ml", {"airflow": 8080, "mlflow": 5000, "s3": 9000}, {})
+        mine = Stack(ROOT, "pump-ml", {"airflow": 8080, "mlflow": 5000, "s3": 9000}, VARIABLES)
         mine.up()
         yield mine
         return
@@ -50,7 +50,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     subprocess.run(
         [sys.executable, "-m", "pump_ml.compose.environment", "--folder", str(folder)], check=True, capture_output=True
     )
-    stack = Stack(folder, PROJECT, {"airflow": 18080, "mlflow": 15000, "s3": 19000}, {})
+    stack = Stack(folder, PROJECT, {"airflow": 18080, "mlflow": 15000, "s3": 19000}, VARIABLES)
     try:
         stack.compose("build", "--quiet", timeout=1500)
         stack.up()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "pump-ml-test"
 SMALL = {"pumps": 60, "samples": 6, "seed": 7}
 """A dataset that is made in seconds and still lets a baseline pass its gate."""
+# Thresholds that such a dataset reaches: what is tested is the platform, not how well its models learn.
+VARIABLES = {"CONFIG_FOLDER": str(ROOT / "tests" / "stack" / "config"), "TARGETS_FILE": "/etc/pump_ml/targets.yaml"}
 QUICK = {"families": ["baseline", "xgb"], "preset": "quick"}
 START_S, RUN_S = 600.0, 420.0
 
@@ -145,6 +148,15 @@ def eventually(holds: Callable[[], bool], seconds: float, *, every: float = 0.5)
     while not (found := holds()) and time.monotonic() < deadline:
         time.sleep(every)
     return found
+
+
+def crash(stack: Stack, service: str, container: str | None = None) -> None:
+    """kill -9 of a container's first process, and so of all of them; unlike `docker kill`, it counts as a crash."""
+    done = subprocess.run(
+        ["docker", "inspect", "--format", "{{.State.Pid}}", container or stack.container(service)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    os.kill(int(done.stdout), signal.SIGKILL)
 
 
 def show(table: list[dict[str, Any]]) -> None:

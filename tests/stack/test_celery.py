@@ -1,0 +1,90 @@
+"""The profile celery: more workers are faster, and one that dies in the middle of its work loses nothing."""
+
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from harness import Stack, crash, eventually, show
+
+ALL = {"families": ["baseline", "gru", "cnn1d", "xgb"], "preset": "quick"}
+# Each worker may use half a core and fits one family at a time: the host's two cores bound neither one nor two of them,
+# so what is measured is the scaling of the platform.
+WORKER = {"WORKER_CPUS": "0.5", "WORKER_CONCURRENCY": "1"}
+
+
+@pytest.fixture(scope="module")
+def celery(stack: Stack) -> Iterator[Stack]:
+    variables = {**stack.variables, **WORKER, "AIRFLOW_EXECUTOR": "CeleryExecutor", "COMPOSE_PROFILES": "celery"}
+    celery = replace(stack, variables=variables)
+    yield celery
+    celery.compose("--profile", "celery", "rm", "--stop", "--force", "airflow-worker", "redis")
+
+
+def scale(celery: Stack, workers: int) -> None:
+    celery.up("--scale", f"airflow-worker={workers}")
+
+
+def instances(celery: Stack, name: str) -> list[dict[str, Any]]:
+    with celery.airflow() as api:
+        found = api.ask("GET", f"/api/v2/dags/training/dagRuns/{name}/taskInstances", query={"limit": 100})
+    assert found
+    return [one for one in found["task_instances"] if one["task_id"] == "train"]
+
+
+def train(celery: Stack, snapshot: str, name: str) -> float:
+    """Seconds from the first family's start to the last one's end, by Airflow's record."""
+    assert celery.run_dag("training", name, {"snapshot": snapshot, **ALL}) == "success", celery.tasks("training", name)
+    with celery.airflow() as api:
+        times = [task for task in api.tasks("training", name) if task.task == "train"]
+    assert len(times) == 3
+    starts, ends = [t.started for t in times if t.started], [t.ended for t in times if t.ended]
+    return (max(ends) - min(starts)).total_seconds()
+
+
+def test_two_workers_train_the_families_at_least_one_and_a_half_times_as_fast_as_one(
+    celery: Stack, snapshot: str
+) -> None:
+    seconds = {}
+    for workers in (1, 2):
+        scale(celery, workers)
+        name = f"workers-{workers}__{time.time():.0f}"
+        seconds[workers] = train(celery, snapshot, name)
+        assert len({one["hostname"] for one in instances(celery, name)}) == workers
+    show([{"workers": workers, "families trained (s)": round(value)} for workers, value in seconds.items()])
+    assert seconds[1] / seconds[2] >= 1.5, seconds
+
+
+def test_a_worker_that_is_killed_in_the_middle_loses_nothing(celery: Stack, snapshot: str) -> None:
+    scale(celery, 2)
+    name = f"worker-killed__{time.time():.0f}"
+    with celery.airflow() as api:
+        api.trigger("training", name, {"snapshot": snapshot, **ALL})
+    assert eventually(lambda: any(one["state"] == "running" for one in instances(celery, name)), 180)
+    time.sleep(5)
+    busy = next(one["hostname"] for one in instances(celery, name) if one["state"] == "running")
+    begun = time.monotonic()
+    ids = celery.compose("ps", "--quiet", "airflow-worker").stdout.split()
+    names = {
+        subprocess.run(
+            ["docker", "inspect", "--format", "{{.Config.Hostname}}", one], capture_output=True, text=True, check=True
+        ).stdout.strip(): one
+        for one in ids
+    }
+    crash(celery, "airflow-worker", names[busy])
+    state = celery.follow("training", name, 600)
+    show([{"fault": "kill -9 of a Celery worker", "run": state, "run ended (s)": round(time.monotonic() - begun)}])
+    assert state == "success", celery.tasks("training", name)
+    client = celery.mlflow()
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()], f"tags.run_id = '{name}'")
+    versions = Counter(
+        version.tags["family"]
+        for run in runs
+        for version in client.search_model_versions(f"run_id = '{run.info.run_id}'")
+        if "pump_ml.superseded_by" not in version.tags
+    )
+    assert versions == dict.fromkeys(ALL["families"], 1)
+    assert {run.info.status for run in runs} == {"FINISHED"}
