@@ -14,6 +14,7 @@ DAG = {
     "catchup": False,
     "tags": ["pump_ml"],
     "default_args": {
+        "owner": "pump_ml",
         # An outage of two minutes fails no run: the tries are at least 30, 60 and 120 s apart (Airflow stretches each
         # delay, up to twofold), so the last one begins 3.5 minutes after the first at the earliest.
         "retries": 3,

@@ -35,6 +35,8 @@ Preset = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.PRESETS)}:
 Families = Annotated[list[str], typer.Option("--family", help=f"Of {', '.join(catalog.FAMILIES)}; repeat it for more.")]
 RunKey = Annotated[str | None, typer.Option("--run", help="Name of the training run; a known one is taken up again.")]
 
+StackFolder = Annotated[Path, typer.Option("--folder", help="Where docker-compose.yaml is; unset, here.")]
+
 
 @app.command()
 def dataset(
@@ -137,6 +139,48 @@ def predict(
     # MLflow takes no whole numbers where the signature says double.
     frame = frame[list(predictor.columns)].astype(dict.fromkeys(predictor.sensors, float))
     loaded.predict(frame).to_csv(sys.stdout, index=False)
+
+
+@app.command()
+def init(
+    folder: StackFolder = Path(),
+    rotate: Annotated[str | None, typer.Option(help="Give one secret of the existing .env a new value.")] = None,
+) -> None:
+    """Write .env with the full stack's passwords and keys, once, and print the logins.
+
+    Example: pump-ml init --rotate MLFLOW_VIEWER_PASSWORD
+    """
+    from pump_ml.compose import environment
+
+    typer.echo(environment.run(folder, rotate))
+
+
+@app.command()
+def backup(
+    folder: StackFolder = Path(),
+    into: Annotated[Path | None, typer.Option(help="Folder for backups; unset, backups/ of the checkout.")] = None,
+) -> None:
+    """Back up the running full stack: databases, buckets and Airflow's key; prints the new folder.
+
+    Example: pump-ml backup --into /mnt/backups
+    """
+    from pump_ml.compose.backup import create
+
+    typer.echo(create(folder, into))
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="Folder that `pump-ml backup` printed.")],
+    folder: StackFolder = Path(),
+) -> None:
+    """Fill an empty full stack from a backup.
+
+    Example: pump-ml restore backups/20261122T101500Z
+    """
+    from pump_ml.compose.backup import restore as fill
+
+    fill(folder, source)
 
 
 @local.command(name="run")

@@ -11,6 +11,7 @@ off is not asked for again here; that is left to the task's next try.
 
 import io
 import json
+import logging
 import mimetypes
 import os
 import uuid
@@ -27,6 +28,9 @@ from pump_ml.errors import ConfigurationError, SnapshotError
 UPLOAD_S = 600.0
 """A store that stops to take bytes in the middle of an upload is given up after so many seconds, since no timeout of an
 attempt runs while bytes are sent."""
+
+for source in ("aiobotocore.credentials", "botocore.configprovider"):  # tell each task where its settings came from
+    logging.getLogger(source).setLevel(logging.WARNING)
 
 
 def exists(path: UPath) -> bool:

@@ -29,6 +29,7 @@ import pandas as pd
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # an image without git is no error; its commit is in the tags
 # A call to a server that is down gives up after 126 s (measured), so an outage of two minutes does not cost the hours
 # that a model learnt; MLflow's own default is 4 minutes. One that never answers is dropped after a minute, not two.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "6")
@@ -66,6 +67,8 @@ log = logging.getLogger(__name__)
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
 logging.getLogger("mlflow.models.utils").setLevel(logging.ERROR)  # says that columns beyond the signature are ignored
 logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
+for part in ("environment", "git_utils"):  # miss pip and git in an image that has neither
+    logging.getLogger(f"mlflow.utils.{part}").setLevel(logging.ERROR)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
@@ -218,13 +221,15 @@ def log_predictor(predictor: Predictor, example: pd.DataFrame) -> str:
     """
     family = catalog.load("family", catalog.FAMILIES, predictor.family)
     example = example[list(predictor.columns)].reset_index(drop=True)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as made, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's hints about type hints
-        predictor.save(Path(folder))
+        folder = Path(made) / "predictor"  # the name that the artifact shows
+        folder.mkdir()
+        predictor.save(folder)
         info = mlflow.pyfunc.log_model(
             name=MODEL,
             python_model=str(PACKAGE / "models" / "pyfunc.py"),
-            artifacts={"predictor": folder},
+            artifacts={"predictor": str(folder)},
             code_paths=[str(PACKAGE)],
             signature=signature(predictor),
             input_example=example,

@@ -13,6 +13,7 @@ from threading import Thread
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 from botocore.auth import S3SigV4Auth
@@ -227,6 +228,8 @@ def lax_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("S3_ENDPOINT", f"http://{host}:{port}")
+    # Servers of one process share what they hold.
+    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()  # noqa: S310 - our own server
     yield
     server.stop()
 

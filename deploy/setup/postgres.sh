@@ -1,8 +1,16 @@
 #!/bin/sh
 # Roles and databases of Airflow, MLflow and the ledger: each client its own, none a superuser. Safe to run again: what
-# is there stays, and a password that was changed in .env is set.
+# is there stays, and a password that was changed in .env is set. It comes in by the server's socket, which only the
+# server and this step share, so it needs no password itself.
 set -eu
-export PGHOST=postgres PGUSER=postgres PGDATABASE=postgres PGCONNECT_TIMEOUT=10
+export PGUSER=postgres PGDATABASE=postgres PGCONNECT_TIMEOUT=10
+
+# The server takes its own password from .env at its first start only.
+psql --quiet --no-psqlrc --set ON_ERROR_STOP=1 <<'SQL'
+\getenv password POSTGRES_PASSWORD
+SELECT format('ALTER ROLE postgres PASSWORD %L', :'password') \gexec
+REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC; -- everybody may enter these two by default
+SQL
 
 for client in airflow mlflow ledger; do
   case $client in
@@ -23,5 +31,3 @@ SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', :'client') \gexec
 SQL
   echo "database $client: ready, owned by role $client"
 done
-# Everybody may enter these two by default.
-psql --quiet --no-psqlrc --set ON_ERROR_STOP=1 --command 'REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC'

@@ -1,8 +1,8 @@
 """Backups of the full stack, and an empty stack filled from one: databases, buckets, and the key of Airflow's secrets.
 
 A backup is taken while the stack runs. What refers to something is dumped before what it refers to: Airflow, the
-ledger, MLflow, and the buckets last. Nothing is ever deleted in a bucket, so every artifact that a dumped run names is in
-the backup; what came after the dump is there too, and nobody names it. ``manifest.json`` is written last: a folder
+ledger, MLflow, and the buckets last. Nothing is ever deleted in a bucket, so every artifact that a dumped run names is
+in the backup; what came after the dump is there too, and nobody names it. ``manifest.json`` is written last: a folder
 without one is what an interrupted backup left.
 
 Standard library only: the host needs Docker and a bare Python, nothing of this project's environment.
@@ -107,7 +107,7 @@ class Compose:
                             last = time.monotonic()
                             say(f"{target.name}: {written / 1e6:,.1f} MB")
                 except BaseException:
-                    process.kill()
+                    process.terminate()  # it takes its container along
                     raise
             self._check(command, process.returncode)
         say(f"{target.name}: {written / 1e6:,.1f} MB in {time.monotonic() - begun:.1f} s")
@@ -117,7 +117,9 @@ class Compose:
         return set(self.run("ps", "--status", "running", "--services").split())
 
     def _command(self, words: Sequence[str]) -> list[str]:
-        return ["docker", "compose", "--profile", "celery", *words]
+        # Building takes minutes and says so; of anything else only errors are wanted.
+        progress = "auto" if words[0] == "build" else "quiet"
+        return ["docker", "compose", "--profile", "celery", "--progress", progress, *words]
 
     def _environment(self) -> dict[str, str]:
         """As `make up` has it, so that the same images are meant."""
@@ -153,7 +155,7 @@ def create(folder: Path, into: Path | None = None) -> Path:
     target = into / f"{begun:%Y%m%dT%H%M%SZ}"
     try:
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target.mkdir(mode=0o700)
+        target.mkdir(mode=0o700)  # never into one that is there
         for database in DATABASES:
             dump = ("exec", "-T", "postgres", "pg_dump", "-U", "postgres", "--format=custom", database)
             compose.save(target / f"{database}.dump", *dump)
@@ -171,8 +173,6 @@ def create(folder: Path, into: Path | None = None) -> Path:
             "files": {path.name: _facts(path) for path in sorted(target.iterdir())},
         }
         _write_manifest(target / MANIFEST, manifest)
-    except FileExistsError as error:
-        raise StackError(f"{target} is there already: another backup began in the same second") from error
     except OSError as error:
         raise StackError(f"{target}: {error}; this backup has no {MANIFEST} and cannot be restored") from error
     return target
@@ -226,7 +226,7 @@ def restore(folder: Path, source: Path) -> None:
     say(f"checking {source}")
     manifest = verify(source)
     if busy := sorted(compose.running() - STORES):
-        raise StackError(f"{', '.join(busy)} still run; `make down` first. A restore wants an empty stack")
+        raise StackError(f"still running: {', '.join(busy)}; `make down` first. A restore wants an empty stack")
     say("starting PostgreSQL and the store, without any service that would write to them")
     compose.run("build", "airflow-setup", "mlflow-setup")
     compose.run("up", "--detach", "--wait", "postgres", "s3")
@@ -263,8 +263,8 @@ def _expect_empty(compose: Compose) -> None:
     held += [f"bucket {name}" for name, versions in counted.items() if versions]
     if held:
         raise StackError(
-            f"this stack has data: {', '.join(held)}. A restore fills an empty one only: on another host, under another "
-            "name (COMPOSE_PROJECT_NAME), or here, after `docker compose --profile celery down --volumes`, which "
+            f"this stack has data: {', '.join(held)}. A restore fills an empty one only: on another host, under a "
+            "COMPOSE_PROJECT_NAME of its own, or here, after `docker compose --profile celery down --volumes`, which "
             "deletes all that this stack holds"
         )
 

@@ -9,14 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import PROJECT, ROOT, SMALL, VARIABLES, Stack
+from harness import PROJECT, RESULTS, ROOT, SMALL, VARIABLES, Stack
 
-ORDER = ("pipeline", "browser", "security", "backup", "faults", "celery")
+ORDER = ("pipeline", "browser", "security", "lifecycle", "backup", "faults", "celery")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Look at the stack first, then break it, then change its executor."""
     items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured."""
+    for row in RESULTS:
+        terminalreporter.write_line("  ".join(f"{name}: {value}" for name, value in row.items()))
 
 
 def _reason_to_skip() -> str | None:

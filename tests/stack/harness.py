@@ -1,10 +1,8 @@
 """The full stack for its tests: the project's own docker-compose.yaml, under a name, ports and secrets of its own."""
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,12 +36,14 @@ class Stack:
         project: its name for compose.
         ports: ``airflow``, ``mlflow`` and ``s3``, on 127.0.0.1.
         variables: more variables of its compose file, such as ``AIRFLOW_EXECUTOR``.
+        source: the checkout that it runs.
     """
 
     folder: Path
     project: str
     ports: Mapping[str, int]
     variables: Mapping[str, str]
+    source: Path = ROOT
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -53,11 +53,18 @@ class Stack:
 
     def compose(self, *words: str, check: bool = True, timeout: float = START_S) -> "subprocess.CompletedProcess[str]":
         """Run ``docker compose`` on this stack, over all profiles it has."""
-        command = ["docker", "compose", "--project-directory", str(ROOT), "--env-file", str(self.folder / ".env")]
+        command = [
+            "docker",
+            "compose",
+            "--project-directory",
+            str(self.source),
+            "--env-file",
+            str(self.folder / ".env"),
+        ]
         ports = {f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()}
         env = {**os.environ, "COMPOSE_PROJECT_NAME": self.project, **ports, **self.variables}
         done = subprocess.run(
-            [*command, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=timeout
+            [*command, *words], cwd=self.source, env=env, capture_output=True, text=True, check=False, timeout=timeout
         )
         if check and done.returncode:
             raise AssertionError(
@@ -159,7 +166,10 @@ def crash(stack: Stack, service: str, container: str | None = None) -> None:
     os.kill(int(done.stdout), signal.SIGKILL)
 
 
-def show(table: list[dict[str, Any]]) -> None:
-    """Print rows as JSON lines, past pytest's capture, for the record of a run."""
-    for row in table:
-        sys.__stdout__.write(json.dumps(row) + "\n")  # type: ignore[union-attr]
+RESULTS: list[dict[str, Any]] = []
+"""What the tests measured; printed at the end of the run."""
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Keep measured figures for the end of the run."""
+    RESULTS.extend(rows)

@@ -26,17 +26,13 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="killing a container's 
 def kill_task(stack: Stack) -> None:
     """Kill the process that fits a model right now, and nothing else."""
     listed = subprocess.run(
-        ["docker", "top", stack.container("airflow-scheduler"), "-eo", "pid,ppid,args"],
+        ["docker", "top", stack.container("airflow-scheduler"), "-eo", "pid,args"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()[1:]]
-    parents = {ppid for _, ppid, _ in rows}
-    tasks = [
-        int(pid) for pid, _, words in rows if re.search(r"task runner|airflow worker -- LocalExecutor: [^<]", words)
-    ]
-    leaves = [pid for pid in tasks if str(pid) not in parents]
-    assert leaves, listed.stdout
-    os.kill(leaves[-1], signal.SIGKILL)
+    # its supervisor, the parent, is called "airflow worker -- LocalExecutor: …"
+    tasks = re.findall(r"^(\d+)\s+airflow worker -- [0-9a-f]{8}-", listed.stdout, flags=re.MULTILINE)
+    assert tasks, listed.stdout
+    os.kill(int(tasks[-1]), signal.SIGKILL)
 
 
 @contextmanager

@@ -1,0 +1,34 @@
+"""What a DAG or a shell may ask for. Each step takes and returns small JSON; frames travel by key, never by value.
+
+    fetch -> validate -> snapshot                                              a dataset
+    plan -> train(baseline) -> gate -> train(…) -> evaluate -> promote -> report    a training run
+
+A step may be tried again at any time: it finds what an earlier try finished by its key, and does the rest. Heavy
+imports stand inside the functions.
+"""
+
+from pump_ml.steps.common import Json, Progress, log_progress, step
+from pump_ml.steps.dataset import fetch, snapshot, validate
+from pump_ml.steps.outcome import close, evaluate, promote, reconcile, report
+from pump_ml.steps.training import check_names, gate, plan, read_candidates, read_plan, train
+
+__all__ = [
+    "Json",
+    "Progress",
+    "check_names",
+    "close",
+    "evaluate",
+    "fetch",
+    "gate",
+    "log_progress",
+    "plan",
+    "promote",
+    "read_candidates",
+    "read_plan",
+    "reconcile",
+    "report",
+    "snapshot",
+    "step",
+    "train",
+    "validate",
+]

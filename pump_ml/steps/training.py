@@ -1,0 +1,275 @@
+"""A training run until its families are trained: plan -> train(baseline) -> gate -> train(…)."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pump_ml import catalog
+from pump_ml.errors import ConfigurationError, GateError, UnknownNameError
+from pump_ml.settings import Settings, git_sha
+from pump_ml.steps.common import Json, Progress, log, log_progress, step
+
+
+def check_names(problem: str, families: Sequence[str], preset: str) -> None:
+    """Raise UnknownNameError for a name that does not exist, before anything long is started for it.
+
+    Args:
+        problem: a name of `pump_ml.catalog.PROBLEMS`, or the path of a YAML file, which is read.
+        families: names of `pump_ml.catalog.FAMILIES`.
+        preset: a name of `pump_ml.catalog.PRESETS`.
+    """
+    from pump_ml.problems import load_problem
+
+    for family in families:
+        if family not in catalog.FAMILIES:
+            raise UnknownNameError("family", family, catalog.FAMILIES)
+    if preset not in catalog.PRESETS:
+        raise UnknownNameError("preset", preset, catalog.PRESETS)
+    load_problem(problem)
+
+
+@step
+def plan(
+    snapshot: str | None,
+    problem: str,
+    run_key: str,
+    *,
+    families: Sequence[str] = tuple(catalog.FAMILIES),
+    preset: str = "standard",
+    seed: int = 7,
+    tags: Mapping[str, str] | None = None,
+) -> Json:
+    """Settle what a training run does: data, split, families; and open its run in MLflow.
+
+    Args:
+        snapshot: key of the snapshot that all families learn from; None when a DAG found none that was published.
+        problem: a name of `pump_ml.catalog.PROBLEMS`, or the path of a YAML file.
+        run_key: names the training run; the same key goes on with the same run.
+        families: names of `pump_ml.catalog.FAMILIES`; the baseline always takes part.
+        preset: a name of `pump_ml.catalog.PRESETS`.
+        seed: of the split and of every family.
+        tags: more tags of the MLflow run, such as the DAG's name.
+
+    Returns:
+        The plan, which the other steps take: the arguments, ``split`` (key), ``experiment``, ``parent`` (MLflow run)
+        and ``others`` (the families beside the baseline).
+
+    Raises:
+        ConfigurationError: there is no snapshot, or the run was planned otherwise before.
+        UnknownNameError: a family, a preset or a problem does not exist.
+        LeakError: a label stands among the features, or an asset in two parts.
+    """
+    from pump_ml import files, registry, snapshots, splits
+    from pump_ml.problems import load_problem
+
+    if not re.fullmatch(r"[\w./:+~-]+", run_key):
+        raise ConfigurationError(f"training run {run_key!r}: a name has letters, digits and . / : + ~ - _ only")
+    if snapshot is None:
+        raise ConfigurationError("there is no snapshot to learn from: name one, or run the DAG `dataset` first")
+    settings = Settings.load()
+    check_names(problem, families, preset)
+    asked = load_problem(problem, settings)
+    data = snapshots.load(settings.data, "snapshots", snapshot)
+    asked.choose_features([s.name for s in data.telemetry.sensors], data.telemetry.labels)
+    split = splits.by_asset(data.telemetry.readings, asked.split, seed=seed)
+    policy = hashlib.sha256(asked.split.model_dump_json().encode()).hexdigest()[:8]
+    split_key = f"{snapshot}-{policy}-s{seed}"
+    files.write_once(settings.data / "splits" / f"{split_key}.json", split.to_json())
+
+    client = registry.connect(settings)
+    experiment = registry.experiment(client, asked, settings)
+    common = {
+        "problem": asked.name,
+        "snapshot": snapshot,
+        "dataset_hash": data.content_hash,
+        "git_sha": git_sha(),
+        "seed": str(seed),
+        "preset": preset,
+        **(tags or {}),
+    }
+    parent = registry.open_parent(client, experiment, run_key, f"{asked.name} {run_key.rsplit('/', 1)[-1]}", common)
+    client.log_dict(parent, split.to_json(), "split.json")
+    settled = {
+        "snapshot": snapshot,
+        "problem": problem,
+        "definition": asked.model_dump(mode="json"),
+        "run_key": run_key,
+        "preset": preset,
+        "seed": seed,
+        "split": split_key,
+        "experiment": experiment,
+        "parent": parent,
+        "tags": common,
+        "others": [family for family in dict.fromkeys(families) if family != "baseline"],
+    }
+    files.write_once(_plan_path(settings, run_key), settled)
+    stored = read_plan(run_key)
+    for name in ("snapshot", "definition", "preset", "seed", "others"):
+        if stored[name] != settled[name]:
+            raise ConfigurationError(
+                f"training run {run_key!r} was planned with {name} = {stored[name]!r}, not {settled[name]!r}; take "
+                "another name for another run"
+            )
+    return stored
+
+
+@step
+def read_plan(run_key: str) -> Json:
+    """The plan of a training run that `plan` settled before.
+
+    Raises:
+        UnknownNameError: there was no such run.
+    """
+    from pump_ml import files
+
+    path = _plan_path(Settings.load(), run_key)
+    if not files.exists(path):
+        known = [files.read_json(path.parent / name)["run_key"] for name in files.names(path.parent)[-5:]]
+        raise UnknownNameError("training run", run_key, known)
+    return dict(files.read_json(path))
+
+
+@step
+def read_candidates(plan: Mapping[str, Any]) -> list[Json]:
+    """What `train` returned for each family of a training run so far, the baseline first."""
+    from pump_ml import registry
+    from pump_ml.work import Work
+
+    client = registry.connect()
+    name = Work(plan).problem.model_name
+    candidates: list[Json] = []
+    for family in ("baseline", *plan["others"]):
+        run = registry.find_run(client, plan["experiment"], f"{plan['run_key']}/{family}")
+        done = registry.registered(client, name, run.info.run_id) if run else None
+        if done is None:
+            raise UnknownNameError(f"trained family of {plan['run_key']}", family, [c["family"] for c in candidates])
+        candidates.append(_candidate(*done))
+    return candidates
+
+
+def _candidate(version: str, tags: Mapping[str, str]) -> Json:
+    """What `train` returned, from the version that holds it: the same for every try."""
+    from pump_ml import registry
+
+    return dict(json.loads(tags[registry.CANDIDATE]), version=version)
+
+
+def _plan_path(settings: Settings, run_key: str) -> Any:
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", run_key)
+    return settings.data / "plans" / f"{readable}-{hashlib.sha256(run_key.encode()).hexdigest()[:8]}.json"
+
+
+@step
+def train(
+    plan: Mapping[str, Any], family: str, tags: Mapping[str, str] | None = None, progress: Progress | None = None
+) -> Json:
+    """Fit one family on the training assets and register the model.
+
+    The commit point is the registered version, see `pump_ml.registry.register`: a try that finds one fits nothing and
+    returns what belongs to it, also when a try that was taken for dead was faster.
+
+    Args:
+        plan: what `plan` returned.
+        family: a name of `pump_ml.catalog.FAMILIES`.
+        tags: more tags of the MLflow run, such as the task's name and map index.
+        progress: gets the share that is done.
+
+    Returns:
+        ``family``, ``run`` (MLflow run), ``version`` (registered), ``seconds`` of the fit, and ``validation``: each
+        target's metric on the validation windows.
+    """
+    from pump_ml import registry
+    from pump_ml.evaluation import as_learnt, judge
+    from pump_ml.work import Curves, Work, hyper_parameters
+
+    work = Work(plan)
+    name = work.problem.model_name
+    hyper, parameters = hyper_parameters(family, plan["preset"])
+    client, key = registry.connect(work.settings), f"{plan['run_key']}/{family}"
+    earlier = registry.find_run(client, plan["experiment"], key)
+    if earlier and (done := registry.registered(client, name, earlier.info.run_id)):
+        log.info("%s was registered as version %s by an earlier try", family, done[0])
+        registry.finish(client, earlier)
+        return _candidate(*done)
+    with registry.child_run(
+        client, plan["experiment"], plan["parent"], key, family,
+        {**plan["tags"], "family": family, **(tags or {})},
+    ) as run:  # fmt: skip
+        if work.settings.mlflow_ui:
+            page = f"{work.settings.mlflow_ui}/#/experiments/{plan['experiment']}/runs/{run}"
+            log.info("MLflow: %s?workflowType=machine_learning", page)
+        learn, tune = work.windows("train"), work.windows("validation")
+        registry.log_parameters(
+            client,
+            run,
+            {"family": family, "preset": plan["preset"], "seed": plan["seed"], "windows_train": len(learn)}
+            | parameters,
+        )
+        for part in ("train", "validation"):
+            work.log_lineage(part)
+        curves = Curves(f"train {family}", progress or log_progress())
+        started = time.monotonic()
+        predictor = hyper.fit(learn, tune, work.problem, seed=plan["seed"], watch=curves.watch)
+        seconds = round(time.monotonic() - started, 1)
+        if done := registry.registered(client, name, run):
+            log.warning(
+                "%s was registered as version %s by another try meanwhile; this fit is dropped", family, done[0]
+            )
+            return _candidate(*done)
+        card = judge(family, predictor.table(tune), tune.rows.join(as_learnt(tune.labels, work.problem)), work.problem)
+        registry.log_points(client, run, [*curves.points, ("train/seconds", seconds, 0)])
+        registry.log_values(client, run, "validation", card.values)
+        client.log_dict(run, work.split.to_json(), "split.json")
+        if figure := curves.figure():
+            client.log_figure(run, figure, "plots/learning_curves.png")
+        model = registry.log_predictor(predictor, work.example())
+        candidate = {"family": family, "run": run, "seconds": seconds, "validation": card.headline(work.problem)}
+        labels = {"family": family, "run_key": plan["run_key"], "snapshot": plan["snapshot"], "git_sha": git_sha()}
+        labels[registry.CANDIDATE] = json.dumps(candidate)  # with the version, so that a retry finds what belongs to it
+        settled = _candidate(*registry.register(client, name, model, run, labels))
+    log.info("%s learnt in %.1f s and is version %s; validation: %s", family, seconds, settled["version"],
+             settled["validation"])  # fmt: skip
+    return settled
+
+
+@step
+def gate(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> Json:
+    """Let the run go on only when the baseline beats the naive predictor on every target, on the validation windows.
+
+    Args:
+        plan: what `plan` returned.
+        baseline: what `train` returned for the baseline.
+
+    Returns:
+        ``naive``: each target's metric of the naive predictor, and ``baseline``: of the baseline.
+
+    Raises:
+        GateError: the data do not carry a target.
+    """
+    from pump_ml import metrics
+    from pump_ml.evaluation import as_learnt, judge, naive_answers
+    from pump_ml.work import Work
+
+    work = Work(plan)
+    learn, tune = work.windows("train"), work.windows("validation")
+    truth = tune.rows.join(as_learnt(tune.labels, work.problem))
+    naive = judge("naive", naive_answers(learn.labels, tune.rows, work.problem), truth, work.problem).headline(
+        work.problem
+    )
+    ours = baseline["validation"]
+    failed = [
+        f"{t.name} ({t.metric}: naive {naive[t.name]:.4g}, baseline {ours[t.name]:.4g})"
+        for t in work.problem.targets
+        if not metrics.get(t.metric).shortfall(ours[t.name]) < metrics.get(t.metric).shortfall(naive[t.name])
+    ]
+    if failed:
+        raise GateError(
+            f"the data do not carry {', '.join(failed)}: a constant answer is as good as the baseline, so nothing "
+            "else is trained. Check the labels, bring more assets or sensors that see the fault, or drop the target "
+            "from the problem"
+        )
+    log.info("the baseline beats the naive predictor on every target: %s against %s", ours, naive)
+    return {"naive": naive, "baseline": ours}

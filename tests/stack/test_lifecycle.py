@@ -1,0 +1,79 @@
+"""Starting again changes nothing, and a newer commit takes over the volumes of an older one."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from harness import QUICK, ROOT, SMALL, Stack
+
+SETUPS = ("postgres-setup", "s3-users", "s3-setup", "mlflow-setup", "airflow-setup")
+
+
+def test_a_second_up_changes_nothing(stack: Stack) -> None:
+    def picture() -> dict[str, list[str]]:
+        return {
+            "containers": sorted(stack.compose("ps", "--quiet").stdout.split()),
+            "airflow users": stack.sql("airflow", "SELECT username, password FROM ab_user ORDER BY 1"),
+            "pools": stack.sql("airflow", "SELECT pool, slots FROM slot_pool ORDER BY 1"),
+            "mlflow users": stack.sql("mlflow", "SELECT username, password_hash, is_admin FROM users ORDER BY 1"),
+            "roles": stack.sql("postgres", "SELECT rolname, rolpassword FROM pg_authid WHERE rolcanlogin ORDER BY 1"),
+            "versions": [
+                row
+                for database in ("airflow", "mlflow", "ledger")
+                for row in stack.sql(database, "SELECT version_num FROM alembic_version")
+            ],
+            "buckets": sorted(bucket["Name"] for bucket in stack.s3().list_buckets()["Buckets"]),
+        }
+
+    before = picture()
+    begun = time.time()
+    stack.up()
+    after = picture()
+    # PostgreSQL salts a password each time that it is set; which ones work is tested with the logins
+    before["roles"], after["roles"] = ([row.split("|")[0] for row in one["roles"]] for one in (before, after))
+    assert after == before
+    said = stack.compose("logs", "--no-log-prefix", "--since", str(int(begun)), *SETUPS).stdout
+    assert "Running upgrade" not in said, "a migration ran again"
+
+
+@pytest.fixture
+def previous(tmp_path: Path, stack: Stack) -> Iterator[Stack]:
+    """The stack of the commit before this one, with a dataset in it."""
+    source = tmp_path / "previous"
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "worktree", "add", "--detach", str(source), "HEAD~1"], capture_output=True, check=False
+    )
+    if done.returncode or not (source / "docker-compose.yaml").exists():
+        pytest.skip("there is no earlier commit with a docker-compose.yaml in this checkout")
+    images = {"AIRFLOW_IMAGE": "pump-ml-airflow:previous", "MLFLOW_IMAGE": "pump-ml-mlflow:previous"}
+    previous = Stack(
+        folder=stack.folder,
+        project=f"{stack.project}-upgrade",
+        ports={name: port + 100 for name, port in stack.ports.items()},
+        variables={**stack.variables, **images},
+        source=source,
+    )
+    try:
+        previous.compose("build", "--quiet", timeout=1500)
+        previous.up()
+        yield previous
+    finally:
+        previous.down(volumes=True)
+        subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(source)], check=True)
+
+
+def test_this_commit_goes_on_with_the_volumes_of_the_one_before(previous: Stack, stack: Stack) -> None:
+    name = f"before__{time.time():.0f}"
+    assert previous.run_dag("dataset", name, {**SMALL, "publish": False}) == "success"
+    with previous.airflow() as api:
+        key = api.xcom("dataset", name, "snapshot")["snapshot"]
+    previous.down(volumes=False)
+    now = replace(previous, variables=stack.variables, source=ROOT)
+    now.up()
+    assert now.tasks("dataset", name)["snapshot"] == "success", "the history of Airflow is there"
+    assert now.run_dag("training", name, {"snapshot": key, **QUICK}) == "success", now.tasks("training", name)
+    assert now.mlflow("viewer").get_model_version_by_alias("pump-diagnosis", "champion").version
+    assert len(now.sql("ledger", "SELECT run_key FROM promotions")) == 1
