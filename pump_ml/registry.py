@@ -29,6 +29,9 @@ import pandas as pd
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# Artifacts go through the server, whole: in parts it would send a client to its store's inner address.
+os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # an image without git is no error; its commit is in the tags
 # A call to a server that is down gives up after 126 s (measured), so an outage of two minutes does not cost the hours
 # that a model learnt; MLflow's own default is 4 minutes. One that never answers is dropped after a minute, not two.
