@@ -8,9 +8,9 @@ for name in ("airflow", "tensorflow", "keras"):
     sys.modules[name] = None  # importing it fails, as where it is not installed
 
 CORE = (
-    "catalog", "cli", "errors", "evaluation", "ledger", "metrics", "models", "problems", "promotion", "schema",
-    "scoreboard", "settings", "snapshots", "sources.files", "sources.simulated", "splits", "steps", "twin.fleet",
-    "windows",
+    "catalog", "cli", "compose.backup", "compose.environment", "compose.status", "errors", "evaluation", "ledger",
+    "metrics", "models", "problems", "promotion", "schema", "scoreboard", "settings", "snapshots", "sources.files",
+    "sources.simulated", "splits", "steps", "twin.fleet", "windows",
 )  # fmt: skip
 SERVING = ("registry", "models.pyfunc", "models.baseline", "models.xgb")
 HEAVY = ("great_expectations", "mlflow", "sklearn", "xgboost")

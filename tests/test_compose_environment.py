@@ -207,6 +207,7 @@ def test_the_command_needs_only_the_standard_library_and_prints_the_same_logins_
     shown = [name for name in SECRETS if values[name] in first.stdout]
     assert shown == [
         "MLFLOW_ADMIN_PASSWORD",
+        "MLFLOW_OP_PASSWORD",
         "MLFLOW_VIEWER_PASSWORD",
         "AIRFLOW_ADMIN_PASSWORD",
         "AIRFLOW_OP_PASSWORD",

@@ -39,8 +39,10 @@ DIFFERENT = {
     "AIRFLOW__API__BASE_URL": "what browsers call it",
     "AIRFLOW__CORE__PARALLELISM": "of one host, or of a cluster",
     "PUMP_ML_MLFLOW_UI": "what browsers call it",
+    "MLFLOW_PUBLIC_URL": "what browsers call it",
     "MLFLOW_SERVER_ALLOWED_HOSTS": "what callers call it",
     "S3_ENDPOINT": "in addresses.env",
+    "PUMP_ML_TARGETS_FILE": "thresholds of a deployment want a ConfigMap of its own, mounted by the values",
 }
 
 

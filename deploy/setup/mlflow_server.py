@@ -1,9 +1,9 @@
 """MLflow's database and its server: ``mlflow_server.py setup`` once, then ``mlflow_server.py serve``.
 
 ``setup`` migrates the database (one process only: two servers that migrate an empty database kill each other) and sets
-the users: ``admin``; ``pump-ml``, the platform's tasks, who own what they make; ``viewer``, who reads. A password that
-was changed in ``.env`` is set on the next run. ``serve`` starts the server and replaces this process; the server asks
-`authenticate` about every request.
+the users: ``admin``; ``pump-ml``, the platform's tasks, who own what they make; ``op``, who edits all; ``viewer``, who
+reads. A password that was changed in ``.env`` is set on the next run. ``serve`` starts the server and replaces this
+process; the server asks `authenticate` about every request.
 """
 
 import os
@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-USERS = {"admin": True, "pump-ml": False, "viewer": False}
+USERS = {"admin": True, "op": False, "pump-ml": False, "viewer": False}
 """User -> whether an administrator. Everybody else may read, and change what is their own."""
 CONFIG = Path("/tmp/basic_auth.ini")  # noqa: S108 - the container's own memory, for its own user only
 COMMANDS = ("setup", "serve")
+EDITOR, EDITS = "op", ("experiment", "registered_model")
+"""Who may edit every one of these, whoever made it: names, tags, notes, aliases; not delete, not give rights."""
 READERS = ("viewer",)
 """Who only reads. MLflow itself lets everybody make experiments and demo data, and change the own password, which here
 is the health check's too."""
@@ -71,6 +73,14 @@ def setup() -> None:
             sys.stdout.write(f"user {name}: new password\n")
         else:
             sys.stdout.write(f"user {name}: as it was\n")
+    role = next((one for one in store.list_roles() if one.name == EDITOR), None)
+    if role is None:
+        role = store.create_role(EDITOR, "default", "edits all experiments and registered models")
+        for kind in EDITS:
+            store.add_role_permission(role.id, kind, "*", "EDIT")
+    editor = store.get_user(EDITOR)
+    if role.id not in {one.id for one in store.list_user_roles(editor.id)}:
+        store.assign_role_to_user(editor.id, role.id)
 
 
 def authenticate() -> Any:

@@ -66,6 +66,7 @@ SECRETS: dict[str, Callable[[], str]] = {
     "S3_PUMP_ML_SECRET_KEY": _secret_key,
     "MLFLOW_ADMIN_PASSWORD": _password,
     "MLFLOW_PUMP_ML_PASSWORD": _password,
+    "MLFLOW_OP_PASSWORD": _password,
     "MLFLOW_VIEWER_PASSWORD": _password,
     "MLFLOW_SECRET_KEY": _password,
     "AIRFLOW_ADMIN_PASSWORD": _password,
@@ -197,6 +198,7 @@ def logins(values: dict[str, str]) -> str:
         f"  viewer  {values['AIRFLOW_VIEWER_PASSWORD']}   reads",
         f"MLflow   http://127.0.0.1:{mlflow}",
         f"  admin   {values['MLFLOW_ADMIN_PASSWORD']}   administers",
+        f"  op      {values['MLFLOW_OP_PASSWORD']}   edits experiments and registered models",
         f"  viewer  {values['MLFLOW_VIEWER_PASSWORD']}   reads",
     ]
     return "\n".join(rows)

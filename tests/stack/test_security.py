@@ -471,6 +471,7 @@ def as_it_was(stack: Stack, theirs: dict[str, str]) -> None:
         users = viewer.get(f"{API}/users/list").raise_for_status().json()["users"]
         assert {user["username"]: user["is_admin"] for user in users} == {
             "admin": True,
+            "op": False,
             "pump-ml": False,
             "viewer": False,
         }
@@ -490,6 +491,22 @@ def test_mlflows_viewer_reads_everything_and_changes_nothing(stack: Stack, their
             assert viewer.post(f"/ajax-api/2.0/mlflow/{path}", json=body).is_success, path
         assert viewer.get("/").is_success
     as_it_was(stack, theirs)
+
+
+OP_MAY = ("tag an experiment", "log a metric", "tag a run", "describe a model", "move an alias")
+
+
+def test_mlflows_op_edits_everything_and_deletes_and_administers_nothing(stack: Stack, theirs: dict[str, str]) -> None:
+    cases = {
+        name: case for name, case in OTHERS_MAY_NOT.items() if re.match("delete|make a|open|become|set|take|send", name)
+    }
+    with basic(stack, "op") as op:
+        found = {name: told(op, "op", theirs, case).status_code for name, case in cases.items()}
+        assert found == dict.fromkeys(cases, 403)
+        as_it_was(stack, theirs)
+        assert {name: told(op, "op", theirs, OTHERS_MAY_NOT[name]).status_code for name in OP_MAY} == dict.fromkeys(
+            OP_MAY, 200
+        )
 
 
 def test_mlflows_python_client_works_for_the_viewer(
@@ -690,19 +707,28 @@ def test_three_ports_are_published_and_all_on_loopback(stack: Stack, containers:
         assert listening(port) == {"127.0.0.1"}, name
 
 
-def test_only_what_publishes_a_port_has_a_way_out(stack: Stack, containers: dict[str, dict[str, Any]]) -> None:
+def test_no_container_has_a_way_out_and_only_three_are_reached_from_outside(
+    stack: Stack, containers: dict[str, dict[str, Any]]
+) -> None:
     inside = json.loads(docker("network", "inspect", f"{stack.project}_inside"))[0]
     assert inside["Internal"]
     for service, one in containers.items():
         networks = {name.removeprefix(f"{stack.project}_") for name in one["NetworkSettings"]["Networks"]}
         assert one["HostConfig"]["NetworkMode"] != "host", service
         assert "outside" not in networks or service in PUBLISHED, service
-    # A container of the inner network alone does not even get to the other network of its own stack.
+    outside = json.loads(docker("network", "inspect", f"{stack.project}_outside"))[0]
+    assert outside["Options"]["com.docker.network.bridge.enable_ip_masquerade"] == "false"
     at = containers["s3"]["NetworkSettings"]["Networks"][f"{stack.project}_outside"]["IPAddress"]
-    for service, goes in (("mlflow", True), ("airflow-scheduler", False)):
-        connect = f"import socket; socket.create_connection(({at!r}, 9000), 4)"
+    tries = {
+        ("mlflow", at, 9000): True,  # its neighbour, so the way of asking is right
+        ("mlflow", "1.1.1.1", 443): False,
+        ("airflow-scheduler", at, 9000): False,  # from the inner network not even to the outer one of the same stack
+        ("airflow-scheduler", "1.1.1.1", 443): False,
+    }
+    for (service, host, port), goes in tries.items():
+        connect = f"import socket; socket.create_connection(({host!r}, {port}), 3)"
         done = stack.compose("exec", "-T", service, "python", "-c", connect, check=False)
-        assert (done.returncode == 0) == goes, service
+        assert (done.returncode == 0) == goes, (service, host, port)
 
 
 def test_no_process_of_any_container_is_root(containers: dict[str, dict[str, Any]]) -> None:
