@@ -19,12 +19,16 @@ COMPILE := uv pip compile --universal --generate-hashes --no-emit-index-url --qu
 ARGS ?=
 
 
-# The full stack. PROFILE=celery: Celery workers, WORKERS of them, instead of tasks in the scheduler's container.
+# The full stack. PROFILE=celery: Celery workers, WORKERS of them, instead of tasks in the scheduler's container. To keep
+# it so, docs/scaling.md: three lines in .env.
 COMPOSE := docker compose
 PROFILE ?=
-WORKERS ?= 1
-STACK = GIT_SHA=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
-	$(if $(filter celery,$(PROFILE)),AIRFLOW_EXECUTOR=CeleryExecutor COMPOSE_PROFILES=celery) $(COMPOSE)
+WORKERS ?=
+ifneq ($(filter-out celery,$(PROFILE)),)
+$(error PROFILE is celery or nothing; given: $(PROFILE))
+endif
+STACK = GIT_SHA=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(if $(WORKERS),WORKERS=$(WORKERS)) \
+	$(if $(PROFILE),AIRFLOW_EXECUTOR=CeleryExecutor COMPOSE_PROFILES=celery) $(COMPOSE)
 EVERYTHING := $(COMPOSE) --profile celery
 
 .PHONY: help run ui stop status test check lock clean init up down logs backup restore test-stack
@@ -49,7 +53,8 @@ init: ## Write .env with random passwords and keys, once, and print the logins
 	@$(PYTHON) -m pump_ml.compose.environment
 
 up: ## Build and start the full stack with Docker, and wait until all is healthy; PROFILE=celery WORKERS=2
-	@$(STACK) up --detach --build --wait --wait-timeout 600 $(if $(filter celery,$(PROFILE)),--scale airflow-worker=$(WORKERS))
+	@$(STACK) config --services | grep -qx airflow-worker || $(EVERYTHING) rm --stop --force airflow-worker redis
+	@$(STACK) up --detach --build --wait --wait-timeout 600
 	@$(PYTHON) -m pump_ml.compose.status
 
 down: ## Stop the full stack; its volumes (databases, buckets, logs) stay

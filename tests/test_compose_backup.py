@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import pytest
 
 from pump_ml.compose import backup
@@ -317,6 +318,7 @@ def server() -> Iterator[str]:
 def s3(server: str, mirror: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A store with empty buckets."""
     monkeypatch.setenv("S3_ENDPOINT", server)
+    httpx.post(f"{server}/moto-api/reset", trust_env=False)  # servers of one process share what they hold
     client = mirror.connect("a", "b")
     empty(client, mirror)
     return client

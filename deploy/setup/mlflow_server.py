@@ -76,8 +76,9 @@ def setup() -> None:
     role = next((one for one in store.list_roles() if one.name == EDITOR), None)
     if role is None:
         role = store.create_role(EDITOR, "default", "edits all experiments and registered models")
-        for kind in EDITS:
-            store.add_role_permission(role.id, kind, "*", "EDIT")
+    given = {one.resource_type for one in store.list_role_permissions(role.id)}
+    for kind in set(EDITS) - given:
+        store.add_role_permission(role.id, kind, "*", "EDIT")
     editor = store.get_user(EDITOR)
     if role.id not in {one.id for one in store.list_user_roles(editor.id)}:
         store.assign_role_to_user(editor.id, role.id)
@@ -99,10 +100,10 @@ def serve() -> None:
         os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] += f",{urlsplit(public).netloc}"
         os.environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = public
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where MLflow finds `authenticate`
-    os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"] = os.environ.pop("MLFLOW_ADMIN_PASSWORD", "the users are made by setup")
     write_config()
-    server = ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--workers", os.environ.get("WORKERS", "2")]  # noqa: S104 - compose publishes it on loopback
-    os.execvp("mlflow", [*server, "--app-name", "basic-auth"])  # noqa: S606, S607 - fixed words, PATH of the image
+    host = "0.0.0.0"  # noqa: S104 - of the container; compose publishes it on loopback
+    server = ["mlflow", "server", "--host", host, "--port", "5000", "--workers", "2", "--app-name", "basic-auth"]
+    os.execvp("mlflow", server)  # noqa: S606, S607 - fixed words, PATH of the image
 
 
 if __name__ == "__main__":

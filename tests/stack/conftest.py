@@ -16,6 +16,8 @@ ORDER = ("pipeline", "browser", "security", "lifecycle", "backup", "faults", "ce
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Look at the stack first, then break it, then change its executor."""
+    for item in items:  # whole stacks are started within them
+        item.add_marker(pytest.mark.timeout(1800))
     items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
 
 
@@ -38,18 +40,11 @@ def _reason_to_skip() -> str | None:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that is up; taken down with its volumes at the end.
 
-    For those who write tests, PUMP_ML_TEST_STACK=keep leaves it up and takes it again the next time, and
-    PUMP_ML_TEST_STACK=mine takes the one of `make up`: its faults hit that one.
+    For those who write tests, PUMP_ML_TEST_STACK=keep leaves it up and takes it again the next time.
     """
     if reason := _reason_to_skip():
         pytest.skip(reason)
-    wish = os.environ.pop("PUMP_ML_TEST_STACK", "")
-    if wish == "mine":
-        mine = Stack(ROOT, "pump-ml", {"airflow": 8080, "mlflow": 5000, "s3": 9000}, VARIABLES)
-        mine.up()
-        yield mine
-        return
-    keep = wish == "keep"
+    keep = os.environ.pop("PUMP_ML_TEST_STACK", "") == "keep"
     folder = Path("/tmp/pump-ml-test") if keep else tmp_path_factory.mktemp("stack")
     folder.mkdir(exist_ok=True)
     shutil.copy(ROOT / "docker-compose.yaml", folder)  # `make init` wants to lie beside it

@@ -15,6 +15,8 @@ import httpx
 from botocore.config import Config
 from mlflow import MlflowClient
 
+from pump_ml.compose.status import size
+from pump_ml.errors import StackError
 from pump_ml.local.airflow_api import AirflowApi
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +26,7 @@ SMALL = {"pumps": 60, "samples": 6, "seed": 7}
 # Thresholds that such a dataset reaches: what is tested is the platform, not how well its models learn.
 VARIABLES = {"CONFIG_FOLDER": str(ROOT / "tests" / "stack" / "config"), "TARGETS_FILE": "/etc/pump_ml/targets.yaml"}
 QUICK = {"families": ["baseline", "xgb"], "preset": "quick"}
-START_S, RUN_S = 600.0, 420.0
+START_S, RUN_S = 600.0, 900.0
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class Stack:
     def run_dag(self, dag: str, name: str, conf: Mapping[str, Any]) -> str:
         """Run a DAG to its end; its final state."""
         with self.airflow() as api:
+            assert eventually(lambda: api.dag(dag) is not None, 60), f"Airflow does not know the DAG {dag}"
             api.trigger(dag, name, conf)
         return self.follow(dag, name)
 
@@ -131,12 +134,19 @@ class Stack:
             try:
                 with self.airflow() as api:
                     state = api.state(dag, name)
-            except (httpx.HTTPError, Exception) as error:  # noqa: BLE001 - whatever an outage looks like
+            except (httpx.HTTPError, StackError) as error:
                 state = f"unknown: {error}"
             return state in ("success", "failed")
 
         assert eventually(ended, seconds, every=1.0), f"{dag} {name} is {state} after {seconds:.0f} s"
         return state
+
+    def memory(self) -> dict[str, float]:
+        """Bytes that each running container takes, as Docker counts them."""
+        ids = self.compose("ps", "--quiet").stdout.split()
+        words = ["docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *ids]
+        listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        return {line.split()[0].removeprefix(f"{self.project}-"): size(line.split()[1]) for line in listed.splitlines()}
 
     def tasks(self, dag: str, name: str) -> dict[str, str]:
         """State of each task instance by its label, such as ``train[xgb]``."""

@@ -7,9 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness import QUICK, ROOT, SMALL, Stack
+from harness import QUICK, ROOT, SMALL, Stack, show
 
 SETUPS = ("postgres-setup", "s3-users", "s3-setup", "mlflow-setup", "airflow-setup")
+
+
+@pytest.mark.parametrize("profile", ["", "celery"], ids=["no profile", "celery"])
+def test_the_compose_file_is_clean(stack: Stack, profile: str) -> None:
+    done = stack.compose(*(["--profile", profile] if profile else []), "config", "--quiet")
+    assert done.stdout + done.stderr == ""
+
+
+def test_the_idle_stack_takes_at_most_4_gib(stack: Stack) -> None:
+    used = stack.memory()
+    show([{"service": name, "memory (MiB)": round(value / 2**20)} for name, value in used.items()])
+    assert len(used) == 7
+    assert sum(used.values()) <= 4 * 2**30
 
 
 def test_a_second_up_changes_nothing(stack: Stack) -> None:
@@ -19,7 +32,7 @@ def test_a_second_up_changes_nothing(stack: Stack) -> None:
             "airflow users": stack.sql("airflow", "SELECT username, password FROM ab_user ORDER BY 1"),
             "pools": stack.sql("airflow", "SELECT pool, slots FROM slot_pool ORDER BY 1"),
             "mlflow users": stack.sql("mlflow", "SELECT username, password_hash, is_admin FROM users ORDER BY 1"),
-            "roles": stack.sql("postgres", "SELECT rolname, rolpassword FROM pg_authid WHERE rolcanlogin ORDER BY 1"),
+            "roles": stack.sql("postgres", "SELECT rolname, rolsuper FROM pg_roles WHERE rolcanlogin ORDER BY 1"),
             "versions": [
                 row
                 for database in ("airflow", "mlflow", "ledger")
@@ -32,8 +45,6 @@ def test_a_second_up_changes_nothing(stack: Stack) -> None:
     begun = time.time()
     stack.up()
     after = picture()
-    # PostgreSQL salts a password each time that it is set; which ones work is tested with the logins
-    before["roles"], after["roles"] = ([row.split("|")[0] for row in one["roles"]] for one in (before, after))
     assert after == before
     said = stack.compose("logs", "--no-log-prefix", "--since", str(int(begun)), *SETUPS).stdout
     assert "Running upgrade" not in said, "a migration ran again"
@@ -43,10 +54,10 @@ def test_a_second_up_changes_nothing(stack: Stack) -> None:
 def previous(tmp_path: Path, stack: Stack) -> Iterator[Stack]:
     """The stack of the commit before this one, with a dataset in it."""
     source = tmp_path / "previous"
-    done = subprocess.run(
-        ["git", "-C", str(ROOT), "worktree", "add", "--detach", str(source), "HEAD~1"], capture_output=True, check=False
-    )
-    if done.returncode or not (source / "docker-compose.yaml").exists():
+    source.mkdir()
+    packed = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD~1"], capture_output=True, check=False)
+    subprocess.run(["tar", "-x", "-C", str(source)], input=packed.stdout, check=not packed.returncode)
+    if not (source / "docker-compose.yaml").exists():
         pytest.skip("there is no earlier commit with a docker-compose.yaml in this checkout")
     images = {"AIRFLOW_IMAGE": "pump-ml-airflow:previous", "MLFLOW_IMAGE": "pump-ml-mlflow:previous"}
     previous = Stack(
@@ -62,7 +73,6 @@ def previous(tmp_path: Path, stack: Stack) -> Iterator[Stack]:
         yield previous
     finally:
         previous.down(volumes=True)
-        subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(source)], check=True)
 
 
 def test_this_commit_goes_on_with_the_volumes_of_the_one_before(previous: Stack, stack: Stack) -> None:
