@@ -99,7 +99,7 @@ def test_an_artifact_that_mlflow_s_server_does_not_take_is_told_and_may_be_tried
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     (tmp_path / "a.json").write_text("{}")
     with answering(500) as address:
-        artifacts = registry.mlflow.store.artifact.http_artifact_repo.HttpArtifactRepository(
+        artifacts = registry.client.mlflow.store.artifact.http_artifact_repo.HttpArtifactRepository(
             f"{address}/api/2.0/mlflow-artifacts/artifacts/1/run/artifacts"
         )
         failure = name_failure(raised(lambda: artifacts.log_artifact(str(tmp_path / "a.json"))), "step train")

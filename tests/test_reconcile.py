@@ -136,7 +136,7 @@ def test_nothing_is_killed_while_airflow_cannot_be_asked(store: Store) -> None:
 
 
 def test_more_runs_than_a_page_holds_are_all_found(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "PAGE", 2)
+    monkeypatch.setattr("pump_ml.registry.client.PAGE", 2)
     parent = store.run("t/1", age_s=HOUR, dag="over")
     for number in range(4):
         store.run(f"t/1/{number}", age_s=HOUR, parent=parent, dag="over")

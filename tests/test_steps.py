@@ -426,7 +426,7 @@ def test_a_store_that_cannot_be_asked_is_not_taken_for_one_without_a_champion(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     client = registry.connect()
-    with pytest.raises(registry.MlflowException):
+    with pytest.raises(registry.client.MlflowException):
         registry.champion(client, MODEL)
 
 

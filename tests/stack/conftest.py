@@ -18,7 +18,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Look at the stack first, then break it, then change its executor."""
     for item in items:  # whole stacks are started within them
         item.add_marker(pytest.mark.timeout(1800))
-    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+    folder = Path(__file__).parent
+    items.sort(
+        key=lambda item: ORDER.index(item.path.relative_to(folder).parts[0].removeprefix("test_").removesuffix(".py"))
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
