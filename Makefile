@@ -27,7 +27,7 @@ WORKERS ?=
 ifneq ($(filter-out celery,$(PROFILE)),)
 $(error PROFILE is celery or nothing; given: $(PROFILE))
 endif
-STACK = GIT_SHA=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(if $(WORKERS),WORKERS=$(WORKERS)) \
+STACK = GIT_SHA=$$(git describe --always --abbrev=40 --dirty --exclude '*' 2>/dev/null || echo unknown) $(if $(WORKERS),WORKERS=$(WORKERS)) \
 	$(if $(PROFILE),AIRFLOW_EXECUTOR=CeleryExecutor COMPOSE_PROFILES=celery) $(COMPOSE)
 EVERYTHING := $(COMPOSE) --profile celery
 
@@ -53,6 +53,7 @@ init: ## Write .env with random passwords and keys, once, and print the logins
 	@$(PYTHON) -m pump_ml.compose.environment
 
 up: ## Build and start the full stack with Docker, and wait until all is healthy; PROFILE=celery WORKERS=2
+	@$(PYTHON) -m pump_ml.compose.environment --check
 	@$(STACK) config --services | grep -qx airflow-worker || $(EVERYTHING) rm --stop --force airflow-worker redis
 	@$(STACK) up --detach --build --wait --wait-timeout 600
 	@$(PYTHON) -m pump_ml.compose.status

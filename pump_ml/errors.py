@@ -107,7 +107,7 @@ class ArtifactStoreError(ConnectionError):
 
 
 class StackError(PumpMLError):
-    """The local stack did not start, or a DAG run on it failed."""
+    """The local or the full stack did not start, a DAG run on it failed, or its backup did."""
 
 
 FULL = re.compile(

@@ -106,7 +106,7 @@ def environment() -> Mapping[str, str]:
 
 
 def git_sha() -> str:
-    """Commit of the code that runs: the image's, or the checkout's, or ``"unknown"``."""
+    """Commit of the code that runs: the image's, or the checkout's, with ``-dirty`` when changed; or ``"unknown"``."""
     return Settings.load().git_sha or _checkout_sha()
 
 
@@ -115,5 +115,8 @@ def _checkout_sha() -> str:
     git = shutil.which("git")
     if git is None or not (CHECKOUT / ".git").exists():
         return "unknown"
-    done = subprocess.run([git, "-C", str(CHECKOUT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+    done = subprocess.run(  # noqa: S603 - fixed words
+        [git, "-C", str(CHECKOUT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     return done.stdout.strip() or "unknown"

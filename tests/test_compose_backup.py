@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 
 from pump_ml.compose import backup
 from pump_ml.compose.environment import FERNET, initialise
@@ -228,19 +229,19 @@ def test_a_restore_refuses_a_stack_that_has_data(stack: Stack, made: Path, held:
     stack.play(**held)
     with pytest.raises(StackError, match=message):
         backup.restore(stack.folder, made)
-    assert stack.order("pg_restore", "s3_mirror.py load", "--no-TTY postgres-setup") == []
+    assert stack.order("pg_restore", "s3_mirror.py load", "-T postgres-setup") == []
 
 
 def test_a_restore_fills_the_buckets_first_and_migrates_last(stack: Stack, made: Path) -> None:
     backup.restore(stack.folder, made)
     steps = (
-        "--no-TTY postgres-setup",
+        "-T postgres-setup",
         "s3_mirror.py load",
         "--dbname airflow --role airflow",
         "--dbname ledger --role ledger",
         "--dbname mlflow --role mlflow",
-        "--no-TTY mlflow-setup",
-        "--no-TTY airflow-setup",
+        "-T mlflow-setup",
+        "-T airflow-setup",
         "rotate-fernet-key",
     )
     assert stack.order(*steps) == list(steps)
@@ -366,6 +367,24 @@ def test_every_object_comes_back_with_its_type_and_metadata(
         assert found["Body"].read() == content, key
         assert (found["ContentType"], found["Metadata"]) == ("text/html", {"who": "me"})
     assert s3.get_object(Bucket="models", Key="raw")["Body"].read() == b"another"
+
+
+@pytest.mark.parametrize("versioning", [True, False], ids=["with versions", "without versions"])
+def test_an_object_that_is_written_over_meanwhile_is_saved_as_it_was_or_not_at_all(
+    s3: Any, mirror: ModuleType, monkeypatch: pytest.MonkeyPatch, versioning: bool
+) -> None:
+    monkeypatch.setattr(mirror, "PART", 4)
+    if versioning:
+        s3.put_bucket_versioning(Bucket="models", VersioningConfiguration={"Status": "Enabled"})
+    s3.put_object(Bucket="models", Key="a", Body=b"as it was")
+    parts = mirror.Parts(s3, "models", "a")
+    begun = parts.read(3)
+    s3.put_object(Bucket="models", Key="a", Body=b"different")
+    if versioning:
+        assert begun + parts.read(100) == b"as it was"
+    else:
+        with pytest.raises(ClientError, match="PreconditionFailed"):
+            parts.read(100)
 
 
 def test_the_summary_counts_what_was_mirrored(s3: Any, mirror: ModuleType, tmp_path: Path) -> None:

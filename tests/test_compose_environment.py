@@ -13,7 +13,7 @@ import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
 from pump_ml.compose import environment
-from pump_ml.compose.environment import SECRETS, initialise, read, rotate
+from pump_ml.compose.environment import SECRETS, in_force, initialise, read, rotate
 from pump_ml.errors import ConfigurationError, UnknownNameError
 
 CHECKOUT = Path(__file__).parent.parent
@@ -169,6 +169,35 @@ def test_after_its_rotation_the_fernet_key_still_reads_what_the_old_one_wrote(fo
     assert MultiFernet([Fernet(key) for key in pair]).decrypt(written) == b"a connection"
     with pytest.raises(ConfigurationError, match="last rotation was not finished"):
         rotate(folder, environment.FERNET)
+
+
+def test_a_secret_that_the_shell_exports_is_told_since_compose_would_prefer_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, _ = initialise(folder)
+    monkeypatch.setenv("REDIS_PASSWORD", values["REDIS_PASSWORD"])
+    assert in_force(folder / ".env") == values
+    monkeypatch.setenv("POSTGRES_PASSWORD", "")
+    monkeypatch.setenv("MLFLOW_SECRET_KEY", "exported-for-something-else")
+    with pytest.raises(ConfigurationError, match="unset POSTGRES_PASSWORD MLFLOW_SECRET_KEY") as told:
+        in_force(folder / ".env")
+    assert "something-else" not in str(told.value)
+
+
+def test_make_up_starts_nothing_without_secrets_or_with_others(folder: Path) -> None:
+    def up(**exported: str) -> str:
+        command = ["make", "--file", str(CHECKOUT / "Makefile"), "up", "COMPOSE=false", f"PYTHON={sys.executable}"]
+        done = subprocess.run(  # noqa: S603 - our own words
+            command, cwd=folder, env={**os.environ, "PYTHONPATH": str(CHECKOUT), **exported},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode != 0
+        return done.stderr
+
+    assert "`make init` makes one" in up()
+    initialise(folder)
+    assert "unset REDIS_PASSWORD" in up(REDIS_PASSWORD="other")  # noqa: S106 - not the stack's
+    assert "unset" not in up()
 
 
 def test_a_rotation_of_an_unknown_name_names_its_neighbour(folder: Path) -> None:

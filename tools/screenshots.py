@@ -15,6 +15,7 @@ from urllib.parse import quote
 import mlflow
 from playwright.sync_api import Page, expect, sync_playwright
 
+from pump_ml.compose.environment import read
 from pump_ml.settings import CHECKOUT, Settings
 
 CHROMIUM = "/usr/bin/chromium"
@@ -131,8 +132,7 @@ def main() -> None:
     parser.add_argument("--full", type=Path, nargs="?", const=CHECKOUT / ".env", metavar="FILE")
     wanted = parser.parse_args()
     wanted.folder.mkdir(parents=True, exist_ok=True)
-    lines = wanted.full.read_text().splitlines() if wanted.full else []
-    secrets = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    secrets = read(wanted.full) if wanted.full else {}
     login = {"username": "viewer", "password": secrets.get("MLFLOW_VIEWER_PASSWORD", "")}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())

@@ -66,11 +66,14 @@ class Hashed:
 
 
 class Parts:
-    """An object of the store in parts: one that breaks off is asked for again, of the same content or not at all."""
+    """An object of the store in parts: one that breaks off is asked for again, of the version it was at first."""
 
     def __init__(self, s3: Any, bucket: str, key: str) -> None:
         self._s3, self._where = s3, {"Bucket": bucket, "Key": key}
         self.head = s3.head_object(**self._where)
+        # Written over meanwhile, its old version stays; where versioning is off, its other content is refused.
+        same = {"VersionId": self.head["VersionId"]} if "VersionId" in self.head else {"IfMatch": self.head["ETag"]}
+        self._where |= same
         self.size, self._at, self._part = int(self.head["ContentLength"]), 0, io.BytesIO()
 
     def read(self, size: int) -> bytes:
@@ -83,7 +86,7 @@ class Parts:
 
     def _fetch(self) -> bytes:
         last = min(self._at + PART, self.size) - 1
-        part = {**self._where, "Range": f"bytes={self._at}-{last}", "IfMatch": self.head["ETag"]}
+        part = {**self._where, "Range": f"bytes={self._at}-{last}"}
         for left in reversed(range(TRIES)):
             try:
                 content = bytes(self._s3.get_object(**part)["Body"].read())

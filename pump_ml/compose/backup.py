@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pump_ml import __version__
-from pump_ml.compose.environment import COMPOSE_FILE, ENV_FILE, FERNET, read
+from pump_ml.compose.environment import COMPOSE_FILE, ENV_FILE, FERNET, in_force
 from pump_ml.errors import ConfigurationError, DataError, PumpMLError, StackError
 
 DATABASES = ("airflow", "ledger", "mlflow")
@@ -33,7 +33,7 @@ DATABASES = ("airflow", "ledger", "mlflow")
 BUCKETS, KEY, MANIFEST = "buckets.tar", "airflow-fernet.key", "manifest.json"
 FORMAT = 1
 STORES = {"postgres", "s3", "redis"}
-MIRROR = ("run", "--rm", "--no-deps", "--no-TTY", "s3-setup", "python", "/opt/pump_ml/setup/s3_mirror.py")
+MIRROR = ("run", "--rm", "--no-deps", "-T", "s3-setup", "python", "/opt/pump_ml/setup/s3_mirror.py")
 CHUNK = 2**20
 EVERY_S = 5.0
 
@@ -61,7 +61,7 @@ class Compose:
             )
         if not shutil.which("docker"):
             raise ConfigurationError("no docker on the PATH; backups are for the full stack, which Docker runs")
-        self.secrets = read(self.folder / ENV_FILE)
+        self.secrets = in_force(self.folder / ENV_FILE)
 
     def run(self, *words: str, stdin: IO[bytes] | None = None, extra: Mapping[str, str] | None = None) -> str:
         """A command's standard output.
@@ -231,8 +231,8 @@ def restore(folder: Path, source: Path) -> None:
     compose.run("build", "airflow-setup", "mlflow-setup")
     compose.run("up", "--detach", "--wait", "postgres", "s3")
     _expect_empty(compose)
-    compose.run("run", "--rm", "--no-TTY", "postgres-setup")
-    compose.run("run", "--rm", "--no-TTY", "s3-setup")
+    compose.run("run", "--rm", "-T", "postgres-setup")
+    compose.run("run", "--rm", "-T", "s3-setup")
     with (source / BUCKETS).open("rb") as file:
         compose.run(*MIRROR, "load", stdin=file)
     for database in DATABASES:
@@ -241,7 +241,7 @@ def restore(folder: Path, source: Path) -> None:
             compose.run(*words, "--no-owner", "--exit-on-error", "--single-transaction", stdin=file)
         say(f"database {database}: restored")
     say("bringing the databases to this version, and its users to this host's passwords")
-    once = ("run", "--rm", "--no-deps", "--no-TTY")
+    once = ("run", "--rm", "--no-deps", "-T")
     compose.run(*once, "mlflow-setup")
     compose.run(*once, "airflow-setup")
     keys = [compose.secrets[FERNET], *(source / KEY).read_text(encoding="utf-8").split(",")]
@@ -319,8 +319,8 @@ def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def _git_sha(folder: Path) -> str:
-    """Commit of a checkout, as the Makefile asks for it."""
-    command = ["git", "rev-parse", "HEAD"]
+    """Commit of a checkout, and whether it was changed since, as the Makefile asks for it."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
     except OSError:

@@ -188,6 +188,21 @@ def read(file: Path) -> dict[str, str]:
     return values
 
 
+def in_force(file: Path) -> dict[str, str]:
+    """What `read` returns, when Compose would take the same: it prefers what the shell exports.
+
+    Raises:
+        ConfigurationError: as `read`; or a secret is exported with another value than the file's.
+    """
+    values = read(file)
+    if others := [name for name in SECRETS if os.environ.get(name, values.get(name)) != values.get(name)]:
+        raise ConfigurationError(
+            f"the shell exports {', '.join(others)} with other values than {file} has, and Compose would take the "
+            f"shell's: unset {' '.join(others)}"
+        )
+    return values
+
+
 def logins(values: dict[str, str]) -> str:
     """Who logs in where, for people; the services' own passwords are not among them."""
     airflow, mlflow = (os.environ.get(f"{n}_PORT", values.get(f"{n}_PORT", p)) for n, p in PORTS.items())
@@ -260,9 +275,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--folder", type=Path, default=Path(), help="where docker-compose.yaml is (default: here)")
     parser.add_argument("--rotate", metavar="NAME", help="give one secret of the existing .env a new value")
+    parser.add_argument("--check", action="store_true", help="only check that .env is usable and in force")
     chosen = parser.parse_args(arguments)
     try:
-        sys.stdout.write(run(chosen.folder, chosen.rotate) + "\n")
+        if chosen.check:
+            in_force(chosen.folder / ENV_FILE)
+        else:
+            sys.stdout.write(run(chosen.folder, chosen.rotate) + "\n")
     except PumpMLError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1

@@ -15,6 +15,7 @@ import httpx
 from botocore.config import Config
 from mlflow import MlflowClient
 
+from pump_ml.compose.environment import read
 from pump_ml.compose.status import size
 from pump_ml.errors import StackError
 from pump_ml.local.airflow_api import AirflowApi
@@ -50,8 +51,13 @@ class Stack:
     @property
     def secrets(self) -> dict[str, str]:
         """The content of ``.env``."""
-        lines = (self.folder / ".env").read_text().splitlines()
-        return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+        return read(self.folder / ".env")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the compose file's variables are taken from, beside ``.env``."""
+        ports = {f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()}
+        return {**os.environ, "COMPOSE_PROJECT_NAME": self.project, **ports, **self.variables}
 
     def compose(self, *words: str, check: bool = True, timeout: float = START_S) -> "subprocess.CompletedProcess[str]":
         """Run ``docker compose`` on this stack, over all profiles it has."""
@@ -63,11 +69,10 @@ class Stack:
             "--env-file",
             str(self.folder / ".env"),
         ]
-        ports = {f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()}
-        env = {**os.environ, "COMPOSE_PROJECT_NAME": self.project, **ports, **self.variables}
         done = subprocess.run(
-            [*command, *words], cwd=self.source, env=env, capture_output=True, text=True, check=False, timeout=timeout
-        )
+            [*command, *words], cwd=self.source, env=self.environment, capture_output=True, text=True, check=False,
+            timeout=timeout,
+        )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(
                 f"docker compose {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}"
@@ -76,7 +81,12 @@ class Stack:
 
     def up(self, *words: str) -> None:
         """Start it and wait until everything is healthy."""
-        self.compose("up", "--detach", "--wait", "--wait-timeout", str(int(START_S)), *words)
+        words = ("up", "--detach", "--wait", "--wait-timeout", str(int(START_S)), *words)
+        done = self.compose(*words, check=False, timeout=START_S + 60)
+        if done.returncode:
+            states = self.compose("--profile", "celery", "ps", "--all", check=False).stdout
+            logs = self.compose("--profile", "celery", "logs", "--no-color", "--tail", "30", check=False).stdout
+            raise AssertionError(f"the stack did not start:\n{done.stderr[-2000:]}\n{states}\n{logs[-20000:]}")
 
     def down(self, *, volumes: bool) -> None:
         """Stop it, with its volumes if asked."""

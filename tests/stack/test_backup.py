@@ -1,6 +1,5 @@
 """A backup of one stack, restored on an empty one with other secrets: same champion, same runs, same answers."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -35,11 +34,9 @@ def host(folder: Path) -> Path:
 
 def tool(stack: Stack, module: str, *words: str) -> str:
     """What `make` does with a module of pump_ml.compose, in the stack's folder."""
-    ports = {f"{name.upper()}_PORT": str(port) for name, port in stack.ports.items()}
     done = subprocess.run(
         [sys.executable, "-m", f"pump_ml.compose.{module}", "--folder", str(stack.folder), *words],
-        env={**os.environ, "COMPOSE_PROJECT_NAME": stack.project, **ports, **stack.variables},
-        capture_output=True, text=True, check=False, timeout=600,
+        env=stack.environment, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
