@@ -26,7 +26,7 @@ def render(report: Mapping[str, Any]) -> RenderableType:
         report: ``problem``, ``snapshot``, ``rows_judged``, ``scorecards`` (``family``, ``version``, ``seconds``,
             ``eligible``, ``targets`` of ``name, metric, value, threshold, better, passed``), ``decision``
             (``promoted``, ``reason``), ``champion`` (``name``, ``version``, ``family``, or None), ``data_docs``,
-            and maybe ``published`` (``model``, ``target``, ``value``, ``source``).
+            and maybe ``compare`` (an address) and ``published`` (``model``, ``target``, ``value``, ``source``).
     """
     return Group(_table(report), *_published(report), *_verdict(report), Text(), *_next(report))
 
@@ -91,6 +91,8 @@ def _verdict(report: Mapping[str, Any]) -> list[Text]:
 
 def _next(report: Mapping[str, Any]) -> list[Text]:
     lines = {"make ui": "compare the runs in MLflow, look at the DAGs in Airflow", "make run": "train again"}
+    if report.get("compare"):
+        lines["MLflow"] = str(report["compare"])
     if report["champion"]:
         lines["Python"] = f'mlflow.pyfunc.load_model("models:/{report["champion"]["name"]}@champion")'
     if report.get("data_docs"):

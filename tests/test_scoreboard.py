@@ -85,6 +85,13 @@ def test_a_path_to_copy_is_not_broken_on_a_narrow_terminal() -> None:
     assert any(line.endswith(path) for line in lines(report(data_docs=path), width=60))
 
 
+def test_the_page_that_compares_the_families_is_shown_where_mlflow_has_a_ui() -> None:
+    assert not any(line.startswith("MLflow") for line in lines(report()))
+    assert "MLflow http://127.0.0.1:5000/#/compare-runs" in lines(
+        report(compare="http://127.0.0.1:5000/#/compare-runs")
+    )
+
+
 def test_show_prints_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     show(report())
     assert "pump-diagnosis version 3" in capsys.readouterr().out

@@ -9,6 +9,7 @@ import textwrap
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import numpy as np
 import pandas as pd
@@ -435,6 +436,17 @@ def test_a_run_that_failed_first_and_then_ended_well_is_finished(crowned: Traine
     client.set_terminated(crowned.plan["parent"], "FAILED")
     steps.report(crowned.plan, crowned.evaluation, crowned.decision)
     assert client.get_run(crowned.plan["parent"]).info.status == "FINISHED"
+
+
+def test_a_report_leads_to_the_page_of_mlflow_that_compares_its_families(
+    crowned: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUMP_ML_MLFLOW_UI", "http://127.0.0.1:5000")
+    page = steps.report(crowned.plan, crowned.evaluation, crowned.decision)["compare"]
+    assert page.startswith("http://127.0.0.1:5000/#/compare-runs?")
+    query = parse_qs(page.partition("?")[2])
+    assert json.loads(query["runs"][0]) == [candidate["run"] for candidate in crowned.candidates]
+    assert json.loads(query["experiments"][0]) == [crowned.plan["experiment"]]
 
 
 def test_readings_without_a_run_beside_the_commissioning_record_are_no_question(crowned: Trained) -> None:

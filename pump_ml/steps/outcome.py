@@ -1,8 +1,10 @@
 """What comes of a training run: evaluate -> promote -> report -> close; and what dead tasks left open."""
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from pump_ml.errors import ConfigurationError
 from pump_ml.steps.common import Json, Progress, log, log_progress, step
@@ -181,10 +183,20 @@ def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Map
         "data_docs": str(docs),
         "mlflow_experiment": plan["experiment"],
     }
+    if work.settings.mlflow_ui:
+        runs = [card["run"] for card in evaluation["scorecards"]]
+        content["compare"] = _comparison(work.settings.mlflow_ui, plan["experiment"], runs)
+        log.info("MLflow compares the families: %s", content["compare"])
     client.log_dict(plan["parent"], content, "report.json")
     registry.log_values(client, plan["parent"], "relative_error", {"test": decision["errors"]})
     registry.close(client, plan["parent"], "FINISHED")
     return content
+
+
+def _comparison(ui: str, experiment: str, runs: Sequence[str]) -> str:
+    """Address of MLflow's page that compares runs."""
+    compared, inside = quote(json.dumps(list(runs))), quote(json.dumps([experiment]))
+    return f"{ui}/#/compare-runs?runs={compared}&experiments={inside}&workflowType=machine_learning"
 
 
 @step
