@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import PROJECT, RESULTS, ROOT, SMALL, VARIABLES, Stack
+from harness import PROJECT, QUICK, RESULTS, ROOT, SMALL, VARIABLES, Stack, show
 
 ORDER = ("pipeline", "browser", "security", "lifecycle", "backup", "faults", "celery")
 
@@ -57,7 +57,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(folder, PROJECT, {"airflow": 18080, "mlflow": 15000, "s3": 19000}, VARIABLES)
     try:
         stack.compose("build", "--quiet", timeout=1500)
+        begun = time.monotonic()
         stack.up()
+        show([{"all services healthy (s)": round(time.monotonic() - begun)}])
         yield stack
     finally:
         if not keep:
@@ -71,3 +73,11 @@ def snapshot(stack: Stack) -> str:
     assert stack.run_dag("dataset", name, {**SMALL, "publish": False}) == "success", stack.tasks("dataset", name)
     with stack.airflow() as api:
         return str(api.xcom("dataset", name, "snapshot")["snapshot"])
+
+
+@pytest.fixture(scope="session")
+def trained(stack: Stack, snapshot: str) -> str:
+    """Id of a run of the DAG ``training``, of the baseline and XGBoost, that ended well: there is a champion."""
+    run = f"trained__{time.time():.0f}"
+    assert stack.run_dag("training", run, {"snapshot": snapshot, **QUICK}) == "success", stack.tasks("training", run)
+    return run

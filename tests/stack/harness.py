@@ -90,6 +90,8 @@ class Stack:
 
     def down(self, *, volumes: bool) -> None:
         """Stop it, with its volumes if asked."""
+        if volumes:  # nothing is left to be ended well
+            self.compose("--profile", "celery", "kill", check=False)
         self.compose("--profile", "celery", "down", "--timeout", "20", *(["--volumes"] if volumes else []))
 
     def container(self, service: str) -> str:

@@ -11,9 +11,9 @@ import pytest
 from harness import Stack, crash, eventually, show
 
 ALL = {"families": ["baseline", "gru", "cnn1d", "xgb"], "preset": "quick"}
-# Each worker may use half a core and fits one family at a time: the host's two cores bound neither one nor two of them,
-# so what is measured is the scaling of the platform.
-WORKER = {"WORKER_CPUS": "0.5", "WORKER_CONCURRENCY": "1"}
+# Each worker may use three quarters of a core and fits one family at a time: the host's two cores bound neither one nor
+# two of them, so what is measured is the scaling of the platform.
+WORKER = {"WORKER_CPUS": "0.75", "WORKER_CONCURRENCY": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,10 @@ FAMILIES = ("baseline", "cnn1d")
 MODEL = "pump-diagnosis"
 OUTAGE_S = 30
 
-pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="killing a container's processes from outside needs root")
+pytestmark = [
+    pytest.mark.skipif(os.getuid() != 0, reason="killing a container's processes from outside needs root"),
+    pytest.mark.usefixtures("trained"),  # so that there is a champion to lose
+]
 
 
 def kill_task(stack: Stack) -> None:
@@ -125,14 +128,6 @@ class Before:
     versions: dict[str, str]
 
 
-@pytest.fixture(scope="module")
-def standing(stack: Stack, snapshot: str) -> str:
-    """A snapshot, on which a first training run has made a champion."""
-    name = f"standing__{time.time():.0f}"
-    assert stack.run_dag("training", name, {"snapshot": snapshot, **CONF}) == "success", stack.tasks("training", name)
-    return snapshot
-
-
 def look(stack: Stack) -> Before:
     client = stack.mlflow()
     found = client.search_model_versions(f"name='{MODEL}'", max_results=1000)
@@ -211,9 +206,9 @@ def works(stack: Stack) -> bool:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
-def test_a_training_run_gets_over_a_fault_in_its_middle(stack: Stack, standing: str, fault: Fault) -> None:
+def test_a_training_run_gets_over_a_fault_in_its_middle(stack: Stack, snapshot: str, fault: Fault) -> None:
     before = look(stack)
-    name = start(stack, standing, fault.name)
+    name = start(stack, snapshot, fault.name)
     with stack.airflow() as api:
         assert api.state("training", name) == "running", "the fault would hit nothing"
     begun = time.monotonic()
@@ -236,13 +231,13 @@ def test_a_training_run_gets_over_a_fault_in_its_middle(stack: Stack, standing: 
     check(stack, name, state, before)
 
 
-def test_a_full_store_fails_the_run_with_its_name_and_the_next_run_succeeds(stack: Stack, standing: str) -> None:
+def test_a_full_store_fails_the_run_with_its_name_and_the_next_run_succeeds(stack: Stack, snapshot: str) -> None:
     before = look(stack)
     with full(stack):
         name = f"full__{time.time():.0f}"
         begun = time.monotonic()
         # another seed, so another split: the run's first write is one that the data bucket refuses
-        state = stack.run_dag("training", name, {"snapshot": standing, **CONF, "seed": 8})
+        state = stack.run_dag("training", name, {"snapshot": snapshot, **CONF, "seed": 8})
         ended = time.monotonic() - begun
         with stack.airflow() as api:
             failed = [task for task in api.tasks("training", name) if task.state == "failed"]
@@ -252,5 +247,5 @@ def test_a_full_store_fails_the_run_with_its_name_and_the_next_run_succeeds(stac
     assert "StorageFullError" in said, said[-3000:]
     check(stack, name, state, before)
     after, before = f"after-full__{time.time():.0f}", look(stack)
-    assert stack.run_dag("training", after, {"snapshot": standing, **CONF}) == "success"
+    assert stack.run_dag("training", after, {"snapshot": snapshot, **CONF}) == "success"
     check(stack, after, "success", before)

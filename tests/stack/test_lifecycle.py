@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import QUICK, ROOT, SMALL, Stack, show
+from harness import RESULTS, ROOT, SMALL, Stack, show
 
 SETUPS = ("mlflow-setup", "airflow-setup")
+BASELINE = {"families": ["baseline"], "preset": "quick"}
 SERVICES = ("mlflow", "airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 
 
@@ -20,6 +21,11 @@ SERVICES = ("mlflow", "airflow-apiserver", "airflow-scheduler", "airflow-dag-pro
 def test_the_compose_file_is_clean(stack: Stack, profile: str) -> None:
     done = stack.compose(*(["--profile", profile] if profile else []), "config", "--quiet")
     assert done.stdout + done.stderr == ""
+
+
+@pytest.mark.usefixtures("stack")
+def test_the_stack_was_healthy_within_3_minutes() -> None:
+    assert RESULTS[0]["all services healthy (s)"] < 180
 
 
 def test_the_idle_stack_takes_at_most_4_gib(stack: Stack) -> None:
@@ -105,6 +111,6 @@ def test_this_commit_goes_on_with_the_volumes_of_the_one_before(previous: Stack,
     assert migrations(now, *SERVICES) == 0, "only the setup migrates"
     assert schemas(now) == schemas(stack), "as in a stack that was made by this commit"
     assert now.tasks("dataset", name)["snapshot"] == "success", "the history of Airflow is there"
-    assert now.run_dag("training", name, {"snapshot": key, **QUICK}) == "success", now.tasks("training", name)
+    assert now.run_dag("training", name, {"snapshot": key, **BASELINE}) == "success", now.tasks("training", name)
     assert now.mlflow("viewer").get_model_version_by_alias("pump-diagnosis", "champion").version
     assert len(now.sql("ledger", "SELECT run_key FROM promotions")) == 1

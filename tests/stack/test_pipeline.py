@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +10,14 @@ import mlflow
 import pandas as pd
 import pytest
 import yaml
-from harness import QUICK, SMALL, Stack
+from harness import SMALL, Stack
 
 MODEL = "pump-diagnosis"
 KEYS = ["asset_id", "run_id", "time"]
 
 
 @dataclass(frozen=True)
-class Trained:
+class Found:
     """A training run that ended, and the champion of the stack after it."""
 
     run: str
@@ -43,80 +42,77 @@ def names_below(stack: Stack, address: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def trained(stack: Stack, snapshot: str) -> Trained:
-    run = f"pipeline__{time.time():.0f}"
-    conf = {"snapshot": snapshot, **QUICK}
-    assert stack.run_dag("training", run, conf) == "success", stack.tasks("training", run)
+def found(stack: Stack, snapshot: str, trained: str) -> Found:
     client = stack.mlflow("viewer")
     champion = client.get_model_version_by_alias(MODEL, "champion")
-    return Trained(run, snapshot, champion, client.get_run(champion.run_id))
+    return Found(trained, snapshot, champion, client.get_run(champion.run_id))
 
 
-def test_every_task_of_the_training_succeeds(stack: Stack, trained: Trained) -> None:
+def test_every_task_of_the_training_succeeds(stack: Stack, found: Found) -> None:
     tasks = ("plan", "baseline", "gate", "train[xgb]", "evaluate", "promote", "report", "close")
-    assert stack.tasks("training", trained.run) == dict.fromkeys(tasks, "success")
+    assert stack.tasks("training", found.run) == dict.fromkeys(tasks, "success")
 
 
-def test_each_family_has_one_finished_run_and_one_version(stack: Stack, trained: Trained) -> None:
+def test_each_family_has_one_finished_run_and_one_version(stack: Stack, found: Found) -> None:
     client = stack.mlflow("viewer")
-    runs = client.search_runs([trained.champion_run.info.experiment_id], f"tags.run_id = '{trained.run}'")
+    runs = client.search_runs([found.champion_run.info.experiment_id], f"tags.run_id = '{found.run}'")
     assert sorted(run.data.tags.get("family", "parent") for run in runs) == ["baseline", "parent", "xgb"]
     assert {run.info.status for run in runs} == {"FINISHED"}
-    found = client.search_model_versions(f"name='{MODEL}'")
-    ours = [version.tags["family"] for version in found if version.tags["run_key"] == trained.key]
+    versions = client.search_model_versions(f"name='{MODEL}'")
+    ours = [version.tags["family"] for version in versions if version.tags["run_key"] == found.key]
     assert sorted(ours) == ["baseline", "xgb"]
-    assert client.get_registered_model(MODEL).aliases == {"champion": trained.champion.version}
+    assert client.get_registered_model(MODEL).aliases == {"champion": found.champion.version}
 
 
-def test_the_runs_and_their_metrics_are_rows_in_postgresql(stack: Stack, trained: Trained) -> None:
-    run = trained.champion_run.info.run_id
+def test_the_runs_and_their_metrics_are_rows_in_postgresql(stack: Stack, found: Found) -> None:
+    run = found.champion_run.info.run_id
     assert stack.sql("mlflow", f"SELECT status FROM runs WHERE run_uuid = '{run}'") == ["FINISHED"]  # noqa: S608
     rows = stack.sql("mlflow", f"SELECT key, value FROM latest_metrics WHERE run_uuid = '{run}' AND key LIKE 'test/%'")  # noqa: S608
     assert {name: float(value) for name, value in (row.split("|") for row in rows)} == pytest.approx(
-        {name: value for name, value in trained.champion_run.data.metrics.items() if name.startswith("test/")}
+        {name: value for name, value in found.champion_run.data.metrics.items() if name.startswith("test/")}
     )
 
 
-def test_the_ledger_has_the_decision(stack: Stack, trained: Trained) -> None:
+def test_the_ledger_has_the_decision(stack: Stack, found: Found) -> None:
     query = "SELECT promoted, champion_after, snapshot, decision->>'reason' FROM promotions WHERE run_key = '{}'"
-    (row,) = stack.sql("ledger", query.format(trained.key))
+    (row,) = stack.sql("ledger", query.format(found.key))
     promoted, after, snapshot, reason = row.split("|")
-    assert (after, snapshot) == (trained.champion.version, trained.snapshot)
-    assert promoted == ("t" if trained.champion.tags["run_key"] == trained.key else "f")
+    assert (after, snapshot) == (found.champion.version, found.snapshot)
+    assert promoted == ("t" if found.champion.tags["run_key"] == found.key else "f")
     assert reason
 
 
-def test_the_champions_files_lie_in_the_bucket(stack: Stack, trained: Trained) -> None:
-    address = stack.mlflow("viewer").get_model_version_download_uri(MODEL, trained.champion.version)
+def test_the_champions_files_lie_in_the_bucket(stack: Stack, found: Found) -> None:
+    address = stack.mlflow("viewer").get_model_version_download_uri(MODEL, found.champion.version)
     names = names_below(stack, address)
     assert {"MLmodel", "requirements.txt", "python_env.yaml", "input_example.json"} <= names
     (predictor,) = (name for name in names if name.endswith("/predictor.json"))
     assert len({name for name in names if name.startswith(predictor.removesuffix("predictor.json"))}) > 1
     prefix = address.removeprefix("mlflow-artifacts:/")
     model = yaml.safe_load(content(stack, "MLFLOW", "mlflow", f"{prefix}/MLmodel"))
-    assert model["run_id"] == trained.champion.run_id
-    assert model["metadata"] == {"family": trained.champion.tags["family"], "problem": "diagnosis"}
+    assert model["run_id"] == found.champion.run_id
+    assert model["metadata"] == {"family": found.champion.tags["family"], "problem": "diagnosis"}
 
 
-def test_a_runs_scorecard_and_plots_lie_in_the_bucket(stack: Stack, trained: Trained) -> None:
-    names = names_below(stack, trained.champion_run.info.artifact_uri)
+def test_a_runs_scorecard_and_plots_lie_in_the_bucket(stack: Stack, found: Found) -> None:
+    names = names_below(stack, found.champion_run.info.artifact_uri)
     assert {"scorecard.json", "split.json", "plots/confusion_mode.png", "plots/predicted_rul_pct.png"} <= names
 
 
-def test_the_snapshot_lies_in_the_bucket_with_its_manifest(stack: Stack, trained: Trained) -> None:
-    folder = f"snapshots/{trained.snapshot}"
+def test_the_snapshot_lies_in_the_bucket_with_its_manifest(stack: Stack, found: Found) -> None:
+    folder = f"snapshots/{found.snapshot}"
     manifest = json.loads(content(stack, "PUMP_ML", "pump-data", f"{folder}/manifest.json"))
     readings = pd.read_parquet(io.BytesIO(content(stack, "PUMP_ML", "pump-data", f"{folder}/readings.parquet")))
     assert len(readings) == manifest["rows"] > 0
     assert readings["asset_id"].nunique() == manifest["assets"] == SMALL["pumps"]
     runs = stack.mlflow("viewer").search_runs(
-        [trained.champion_run.info.experiment_id], f"tags.run_id = '{trained.run}' and tags.family = 'xgb'"
+        [found.champion_run.info.experiment_id], f"tags.run_id = '{found.run}' and tags.family = 'xgb'"
     )
     assert runs[0].data.tags["dataset_hash"] == manifest["content_sha256"]
 
 
 def test_the_champion_loaded_from_outside_answers_as_its_scorecard_says(
-    stack: Stack, trained: Trained, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, found: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack.mlflow("viewer")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", stack.address("mlflow"))
@@ -125,9 +121,9 @@ def test_the_champion_loaded_from_outside_answers_as_its_scorecard_says(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's hints about type hints
         model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
-    folder = f"snapshots/{trained.champion.tags['snapshot']}"
+    folder = f"snapshots/{found.champion.tags['snapshot']}"
     readings = pd.read_parquet(io.BytesIO(content(stack, "PUMP_ML", "pump-data", f"{folder}/readings.parquet")))
-    split = trained.champion_run.info.artifact_uri.removeprefix("mlflow-artifacts:/") + "/split.json"
+    split = found.champion_run.info.artifact_uri.removeprefix("mlflow-artifacts:/") + "/split.json"
     held_out = json.loads(content(stack, "MLFLOW", "mlflow", split))["test"]
     readings = readings[readings["asset_id"].isin(held_out)]
     answers = model.predict(readings)
@@ -140,5 +136,5 @@ def test_the_champion_loaded_from_outside_answers_as_its_scorecard_says(
         "test/rul_pct_mae": (both["rul_pct"] - both["rul_pct_answer"]).abs().mean(),
         "test/health_pct_mae": (both["health_pct"] - both["health_pct_answer"]).abs().mean(),
     }
-    logged = trained.champion_run.data.metrics
+    logged = found.champion_run.data.metrics
     assert measured == pytest.approx({name: logged[name] for name in measured}, rel=1e-3)
