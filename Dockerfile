@@ -67,6 +67,7 @@ ENV PYTHONPATH=/opt/pump_ml/lib \
 COPY --from=project /opt/pump_ml/lib /opt/pump_ml/lib
 COPY deploy/setup /opt/pump_ml/setup
 COPY dags /opt/pump_ml/dags
+COPY plugins /opt/pump_ml/plugins
 # The commit that was built, for the lineage of every model.
 ARG GIT_SHA=unknown
 ENV PUMP_ML_GIT_SHA=${GIT_SHA}

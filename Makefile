@@ -54,7 +54,8 @@ init: ## Write .env with random passwords and keys, once, and print the logins
 
 up: ## Build and start the full stack with Docker, and wait until all is healthy; PROFILE=celery WORKERS=2
 	@$(PYTHON) -m pump_ml.compose.environment --check
-	@$(STACK) config --services | grep -qx airflow-worker || $(EVERYTHING) rm --stop --force airflow-worker redis
+	@services=$$($(STACK) config --services); \
+		grep -qx airflow-worker <<<"$$services" || $(EVERYTHING) rm --stop --force airflow-worker redis
 	@$(STACK) up --detach --build --wait --wait-timeout 600
 	@$(PYTHON) -m pump_ml.compose.status
 

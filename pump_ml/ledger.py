@@ -26,8 +26,9 @@ from sqlalchemy.pool import NullPool
 from pump_ml.errors import ConfigurationError
 from pump_ml.settings import PACKAGE, Settings
 
-LOCK_WAIT_S = 120.0
-"""How long `lock` waits: what is done under it takes seconds, or as long as MLflow's client waits in an outage."""
+LOCK_WAIT_S = 300.0
+"""How long `lock` waits: what is done under it takes seconds, or two calls to an MLflow that is away, each of
+which its client gives up after 126 s."""
 CONNECT: dict[str, dict[str, Any]] = {
     # Without these a machine that vanished, or a network that drops packets, is waited for as long as TCP likes: hours.
     "postgresql": {

@@ -90,9 +90,10 @@ def _verdict(report: Mapping[str, Any]) -> list[Text]:
 
 
 def _next(report: Mapping[str, Any]) -> list[Text]:
-    lines = {"make ui": "compare the runs in MLflow, look at the DAGs in Airflow", "make run": "train again"}
     if report.get("compare"):
-        lines["MLflow"] = str(report["compare"])
+        lines = {"MLflow": str(report["compare"])}
+    else:
+        lines = {"make ui": "compare the runs in MLflow, look at the DAGs in Airflow", "make run": "train again"}
     if report["champion"]:
         lines["Python"] = f'mlflow.pyfunc.load_model("models:/{report["champion"]["name"]}@champion")'
     if report.get("data_docs"):

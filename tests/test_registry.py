@@ -131,17 +131,22 @@ def test_a_model_that_is_not_there_is_named(which: str) -> None:
 
 ANSWER = """
 import sys
+from importlib.util import find_spec
+if sys.argv[1] == "alone":
+    sys.path = [entry for entry in sys.path if find_spec("pump_ml").submodule_search_locations[0] != entry + "/pump_ml"]
 import mlflow, pandas
 for version in sys.argv[4:]:
     model = mlflow.pyfunc.load_model(f"models:/pump-diagnosis/{version}")
     model.predict(pandas.read_parquet(sys.argv[2])).to_parquet(f"{sys.argv[3]}/{version}.parquet")
 mods = [name for name in sys.modules if name.split(".")[0] in ("airflow", "tensorflow", "great_expectations")]
-print(sys.argv[1], mods)
+import pump_ml.models
+print(mods, "/artifacts/" in pump_ml.models.__file__, bool(find_spec("pump_ml.snapshots")))
 """
 
 
+@pytest.mark.parametrize("package", ["alone", "installed"])
 def test_a_registered_model_answers_raw_readings_in_a_fresh_process_as_evaluation_logged(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", Settings.load().tracking)
     raw = tmp_path / "raw.parquet"
@@ -151,11 +156,12 @@ def test_a_registered_model_answers_raw_readings_in_a_fresh_process_as_evaluatio
     elsewhere.mkdir()
     versions = [candidate["version"] for candidate in trained.candidates]
     done = subprocess.run(  # noqa: S603 - this interpreter, fixed words
-        [sys.executable, "-c", ANSWER, "done", str(raw), str(tmp_path), *versions],
+        [sys.executable, "-c", ANSWER, package, str(raw), str(tmp_path), *versions],
         cwd=elsewhere, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "done []"
+    # nothing heavy, the code that travels with the model, and the rest of the package where it is installed
+    assert done.stdout.split() == ["[]", "True", str(package == "installed")]
     truth = Work(trained.plan).truth()
     for card in trained.evaluation["scorecards"]:
         answers = pd.read_parquet(tmp_path / f"{card['version']}.parquet")

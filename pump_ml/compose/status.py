@@ -5,17 +5,20 @@ Standard library only: the host needs Docker and a bare Python, nothing of this 
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-UNITS = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+UNITS = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 COLUMNS = ("service", "state", "health", "memory", "limit", "address")
 
 
 def ask_compose(*words: str) -> list[dict[str, Any]]:
     """The JSON lines of a ``docker compose`` command, over all profiles."""
+    if not shutil.which("docker"):
+        raise SystemExit("no docker on the PATH; the full stack runs on Docker with Compose")
     command = ["docker", "compose", "--profile", "celery", *words, "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
     if done.returncode:
@@ -53,16 +56,17 @@ def total(table: Sequence[dict[str, str]]) -> float:
 
 
 def size(text: str) -> float:
-    """Bytes of Docker's ``12.5MiB``; nothing is 0."""
+    """Bytes of Docker's ``12.5MiB``; nothing, or the ``--`` of a container that is gone, is 0."""
     number = text.rstrip("BKMGikT")
-    return float(number) * UNITS[text[len(number) :]] if text else 0.0
+    return float(number) * UNITS[text[len(number) :]] if text.strip("-") else 0.0
 
 
 def _memory(containers: Sequence[str]) -> dict[str, tuple[str, str]]:
     if not containers:
         return {}
     command = ["docker", "stats", "--no-stream", "--format", "{{json .}}", *containers]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own words
+    # One that ended since it was listed makes this fail; the others are told all the same.
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
     used = {found["ID"][:12]: found["MemUsage"].split(" / ") for found in _json_lines(done.stdout)}
     return {container: (now, limit) for container, (now, limit) in used.items()}
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -26,6 +27,17 @@ from pump_ml.settings import PACKAGE
 
 CORE = ("numpy", "pandas", "pydantic", "pydantic-settings", "pyyaml", "pint", "universal-pathlib")
 MODEL = "model"
+CODE = (
+    "catalog.py",
+    "errors.py",
+    "metrics.py",
+    "models",
+    "problems.py",
+    "schema.py",
+    "settings.py",
+    "windows.py",
+)
+"""What of this package a model needs to answer; each file that travels costs every load two requests."""
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +60,7 @@ def log_predictor(predictor: Predictor, example: pd.DataFrame) -> str:
             name=MODEL,
             python_model=str(PACKAGE / "models" / "pyfunc.py"),
             artifacts={"predictor": str(folder)},
-            code_paths=[str(PACKAGE)],
+            code_paths=[str(_code(Path(made)))],
             signature=signature(predictor),
             input_example=example,
             pip_requirements=[f"{name}=={found}" for name in (*CORE, *family.requires) if (found := _version(name))],
@@ -161,6 +173,20 @@ def champion(client: "mlflow.MlflowClient", name: str) -> tuple[str, str] | None
 def crown(client: "mlflow.MlflowClient", name: str, challenger: str) -> None:
     """Move the alias ``champion`` to this version: the commit point of a promotion. Hold `changing` around it."""
     client.set_registered_model_alias(name, CHAMPION, challenger)
+
+
+def _code(folder: Path) -> Path:
+    """A copy of the package with `CODE` alone; where the whole package is installed, the rest is found there."""
+    copy = folder / PACKAGE.name
+    copy.mkdir()
+    for name in CODE:
+        if (PACKAGE / name).is_dir():
+            shutil.copytree(PACKAGE / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(PACKAGE / name, copy)
+    rest = "from pkgutil import extend_path\n\n__path__ = extend_path(__path__, __name__)\n"
+    (copy / "__init__.py").write_text(f"{(PACKAGE / '__init__.py').read_text()}\n{rest}")
+    return copy
 
 
 def _version(package: str) -> str | None:

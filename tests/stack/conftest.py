@@ -3,25 +3,29 @@
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import PROJECT, QUICK, RESULTS, ROOT, SMALL, VARIABLES, Stack, show
+from harness import BUILD_S, PROJECT, QUICK, RESULTS, SMALL, VARIABLES, Stack, host, show
 
 ORDER = ("pipeline", "browser", "security", "lifecycle", "backup", "faults", "celery")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Look at the stack first, then break it, then change its executor."""
-    for item in items:  # whole stacks are started within them
-        item.add_marker(pytest.mark.timeout(1800))
     folder = Path(__file__).parent
-    items.sort(
-        key=lambda item: ORDER.index(item.path.relative_to(folder).parts[0].removeprefix("test_").removesuffix(".py"))
-    )
+
+    def place(item: pytest.Item) -> int:
+        if not item.path.is_relative_to(folder):
+            return -1
+        return ORDER.index(item.path.relative_to(folder).parts[0].removeprefix("test_").removesuffix(".py"))
+
+    for item in items:
+        if place(item) >= 0:  # whole stacks are started within them
+            item.add_marker(pytest.mark.timeout(1800))
+    items.sort(key=place)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -30,7 +34,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("  ".join(f"{name}: {value}" for name, value in row.items()))
 
 
-def _reason_to_skip() -> str | None:
+def _what_is_missing() -> str | None:
     if shutil.which("docker") is None:
         return "docker is not installed"
     for words, name in ((["docker", "info"], "the docker engine"), (["docker", "compose", "version"], "Compose v2")):
@@ -45,21 +49,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
     For those who write tests, PUMP_ML_TEST_STACK=keep leaves it up and takes it again the next time.
     """
-    if reason := _reason_to_skip():
-        pytest.skip(reason)
+    if reason := _what_is_missing():
+        pytest.fail(f"the full stack's tests need Docker with Compose: {reason}")
     keep = os.environ.pop("PUMP_ML_TEST_STACK", "") == "keep"
-    folder = Path("/tmp/pump-ml-test") if keep else tmp_path_factory.mktemp("stack")
-    folder.mkdir(exist_ok=True)
-    shutil.copy(ROOT / "docker-compose.yaml", folder)  # `make init` wants to lie beside it
-    subprocess.run(
-        [sys.executable, "-m", "pump_ml.compose.environment", "--folder", str(folder)], check=True, capture_output=True
-    )
+    folder = host(Path("/tmp/pump-ml-test") if keep else tmp_path_factory.mktemp("stack"))
     stack = Stack(folder, PROJECT, {"airflow": 18080, "mlflow": 15000, "s3": 19000}, VARIABLES)
+    stack.make("init")
     try:
-        stack.compose("build", "--quiet", timeout=1500)
+        stack.compose("build", "--quiet", timeout=BUILD_S)
         begun = time.monotonic()
         stack.up()
-        show([{"all services healthy (s)": round(time.monotonic() - begun)}])
+        show([{"make up, images built: all services healthy (s)": round(time.monotonic() - begun)}])
         yield stack
     finally:
         if not keep:

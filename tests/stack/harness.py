@@ -1,6 +1,8 @@
 """The full stack for its tests: the project's own docker-compose.yaml, under a name, ports and secrets of its own."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -27,72 +29,86 @@ SMALL = {"pumps": 60, "samples": 6, "seed": 7}
 # Thresholds that such a dataset reaches: what is tested is the platform, not how well its models learn.
 VARIABLES = {"CONFIG_FOLDER": str(ROOT / "tests" / "stack" / "config"), "TARGETS_FILE": "/etc/pump_ml/targets.yaml"}
 QUICK = {"families": ["baseline", "xgb"], "preset": "quick"}
-START_S, RUN_S = 600.0, 900.0
+BUILD_S, START_S, RUN_S = 1500.0, 600.0, 900.0
+OUTER_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")
+"""What the `make` that runs the tests would hand on to those in them."""
+
+
+NEEDED = (
+    "docker-compose.yaml", "Dockerfile", ".dockerignore", "Makefile", "pyproject.toml", "README.md", "LICENSE",
+    "requirements.lock", "requirements-mlflow.lock", "pump_ml", "expectations", "dags", "plugins", "deploy",
+)  # fmt: skip
+"""What of a checkout the stack is made from."""
+
+
+def host(folder: Path) -> Path:
+    """A checkout of this commit as another machine has it; a ``.env`` that lies there is kept."""
+    folder.mkdir(exist_ok=True)
+    for name in NEEDED:
+        if (ROOT / name).is_dir():
+            shutil.rmtree(folder / name, ignore_errors=True)
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    return folder
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A full stack under test.
+    """A full stack under test, handled as its users do: by ``make`` in its checkout.
 
     Args:
-        folder: where its ``.env`` lies.
+        folder: the checkout, with its ``.env``.
         project: its name for compose.
         ports: ``airflow``, ``mlflow`` and ``s3``, on 127.0.0.1.
         variables: more variables of its compose file, such as ``AIRFLOW_EXECUTOR``.
-        source: the checkout that it runs.
     """
 
     folder: Path
     project: str
     ports: Mapping[str, int]
     variables: Mapping[str, str]
-    source: Path = ROOT
 
     @property
     def secrets(self) -> dict[str, str]:
         """The content of ``.env``."""
         return read(self.folder / ".env")
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What the compose file's variables are taken from, beside ``.env``."""
-        ports = {f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()}
-        return {**os.environ, "COMPOSE_PROJECT_NAME": self.project, **ports, **self.variables}
-
     def compose(self, *words: str, check: bool = True, timeout: float = START_S) -> "subprocess.CompletedProcess[str]":
-        """Run ``docker compose`` on this stack, over all profiles it has."""
-        command = [
-            "docker",
-            "compose",
-            "--project-directory",
-            str(self.source),
-            "--env-file",
-            str(self.folder / ".env"),
-        ]
+        """Run ``docker compose`` on this stack."""
+        return self._run(["docker", "compose", *words], check, timeout)
+
+    def make(self, *words: str, timeout: float = BUILD_S) -> str:
+        """Run ``make``; its standard output."""
+        return self._run(["make", "--silent", *words], check=True, timeout=timeout).stdout
+
+    def _run(self, command: list[str], check: bool, timeout: float) -> "subprocess.CompletedProcess[str]":
+        ports = {f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()}
+        ours = {name: value for name, value in os.environ.items() if name not in OUTER_MAKE}
         done = subprocess.run(
-            [*command, *words], cwd=self.source, env=self.environment, capture_output=True, text=True, check=False,
-            timeout=timeout,
+            command, cwd=self.folder, env={**ours, "COMPOSE_PROJECT_NAME": self.project, **ports, **self.variables},
+            capture_output=True, text=True, check=False, timeout=timeout,
         )  # fmt: skip
         if check and done.returncode:
-            raise AssertionError(
-                f"docker compose {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}"
-            )
+            raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
         return done
 
     def up(self, *words: str) -> None:
-        """Start it and wait until everything is healthy."""
-        words = ("up", "--detach", "--wait", "--wait-timeout", str(int(START_S)), *words)
-        done = self.compose(*words, check=False, timeout=START_S + 60)
-        if done.returncode:
+        """``make up``: start it and wait until everything is healthy."""
+        try:
+            self.make("up", *words)
+        except AssertionError as error:
             states = self.compose("--profile", "celery", "ps", "--all", check=False).stdout
             logs = self.compose("--profile", "celery", "logs", "--no-color", "--tail", "30", check=False).stdout
-            raise AssertionError(f"the stack did not start:\n{done.stderr[-2000:]}\n{states}\n{logs[-20000:]}")
+            raise AssertionError(f"{error}\n{states}\n{logs[-20000:]}") from None
 
     def down(self, *, volumes: bool) -> None:
         """Stop it, with its volumes if asked."""
-        if volumes:  # nothing is left to be ended well
-            self.compose("--profile", "celery", "kill", check=False)
-        self.compose("--profile", "celery", "down", "--timeout", "20", *(["--volumes"] if volumes else []))
+        if not volumes:
+            self.make("down")
+            return
+        self.compose("--profile", "celery", "kill", check=False)  # nothing is left to be ended well
+        self.compose("--profile", "celery", "down", "--volumes")
 
     def container(self, service: str) -> str:
         """Id of the service's (first) container."""
@@ -153,6 +169,18 @@ class Stack:
         assert eventually(ended, seconds, every=1.0), f"{dag} {name} is {state} after {seconds:.0f} s"
         return state
 
+    def learns(self, run: str, family: str) -> bool:
+        """Whether a family's task has told the end of an epoch, and goes on."""
+        with self.airflow() as api:
+            running = [task for task in api.tasks("training", run) if task.state == "running"]
+            said = [
+                str(event["event"])
+                for task in running
+                if task.label == f"train[{family}]"
+                for event in api.log("training", run, task)
+            ]
+        return any(re.match(rf"train {family}: \d+ %", line) for line in said)
+
     def memory(self) -> dict[str, float]:
         """Bytes that each running container takes, as Docker counts them."""
         ids = self.compose("ps", "--quiet").stdout.split()
@@ -180,7 +208,9 @@ def crash(stack: Stack, service: str, container: str | None = None) -> None:
         ["docker", "inspect", "--format", "{{.State.Pid}}", container or stack.container(service)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    os.kill(int(done.stdout), signal.SIGKILL)
+    pid = int(done.stdout)
+    assert pid > 1, f"{service} does not run"
+    os.kill(pid, signal.SIGKILL)
 
 
 RESULTS: list[dict[str, Any]] = []

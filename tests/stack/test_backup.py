@@ -1,8 +1,5 @@
 """A backup of one stack, restored on an empty one with other secrets: same champion, same runs, same answers."""
 
-import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,34 +8,9 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
-from harness import ROOT, Stack
+from harness import Stack, host
 
 MODEL = "pump-diagnosis"
-NEEDED = (
-    "docker-compose.yaml", "Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "requirements.lock",
-    "requirements-mlflow.lock", "pump_ml", "expectations", "dags", "deploy",
-)  # fmt: skip
-
-
-def host(folder: Path) -> Path:
-    """A checkout of its own, as another machine has it; its .env is still to be made."""
-    folder.mkdir()
-    for name in NEEDED:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, folder / name)
-    return folder
-
-
-def tool(stack: Stack, module: str, *words: str) -> str:
-    """What `make` does with a module of pump_ml.compose, in the stack's folder."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"pump_ml.compose.{module}", "--folder", str(stack.folder), *words],
-        env=stack.environment, capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def answers(stack: Stack, readings: pd.DataFrame) -> pd.DataFrame:
@@ -74,10 +46,9 @@ def records(stack: Stack) -> dict[str, Any]:
 @pytest.fixture
 def empty(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
     """Another host, where `make init` has made other secrets, and nothing runs yet."""
-    folder = host(tmp_path / "other")
     ports = {name: port + 200 for name, port in stack.ports.items()}
-    other = Stack(folder, f"{stack.project}-restored", ports, stack.variables, source=folder)
-    tool(other, "environment")
+    other = Stack(host(tmp_path / "other"), f"{stack.project}-restored", ports, stack.variables)
+    other.make("init")
     yield other
     other.down(volumes=True)
 
@@ -86,19 +57,15 @@ def empty(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
 def test_a_backup_restored_on_an_empty_stack_has_the_same_champion_and_the_same_answers(
     stack: Stack, snapshot: str, empty: Stack, tmp_path: Path
 ) -> None:
-    here = host(tmp_path / "here")
-    shutil.copy(stack.folder / ".env", here / ".env")
-    running = Stack(here, stack.project, stack.ports, stack.variables, source=here)
-    before = records(running)
-    saved = tool(running, "backup", "create", "--into", str(tmp_path / "backups")).strip()
+    before = records(stack)
+    saved = stack.make("backup", f"ARGS=--into {tmp_path / 'backups'}").strip()
 
-    tool(empty, "backup", "restore", saved)
+    empty.make("restore", f"FROM={saved}")
     empty.up()
     assert records(empty) == before
-    secrets, others = running.secrets, empty.secrets
-    assert not set(secrets.values()) & set(others.values()), "the other host has secrets of its own"
+    assert not set(stack.secrets.values()) & set(empty.secrets.values()), "the other host has secrets of its own"
 
-    body = running.s3().get_object(Bucket="pump-data", Key=f"snapshots/{snapshot}/readings.parquet")["Body"].read()
+    body = stack.s3().get_object(Bucket="pump-data", Key=f"snapshots/{snapshot}/readings.parquet")["Body"].read()
     (tmp_path / "readings.parquet").write_bytes(body)
     readings = pd.read_parquet(tmp_path / "readings.parquet")
-    pd.testing.assert_frame_equal(answers(running, readings), answers(empty, readings), check_exact=True)
+    pd.testing.assert_frame_equal(answers(stack, readings), answers(empty, readings), check_exact=True)

@@ -9,7 +9,7 @@ import httpx
 from botocore.exceptions import ClientError
 from harness import Stack
 
-ONCE = {"volumes", "postgres-setup", "s3-users", "s3-setup", "mlflow-setup", "airflow-setup"}
+ONCE = {"volumes-setup", "postgres-setup", "s3-users", "s3-setup", "mlflow-setup", "airflow-setup"}
 """Services that end well and stay down."""
 PUBLISHED = {"airflow-apiserver": ("airflow", "8080/tcp"), "mlflow": ("mlflow", "5000/tcp"), "s3": ("s3", "9000/tcp")}
 REFUSED = (401, 403)
