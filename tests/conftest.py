@@ -2,14 +2,18 @@
 
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import yaml
@@ -170,3 +174,34 @@ def answering(status: int, body: str = "") -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def script(path: Path) -> ModuleType:
+    """A Python file that is no module of a package, as one; what lies beside it can be imported meanwhile."""
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """Address of a real S3 server on a free port; it is shared, so empty it first."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def empty_moto(address: str) -> None:
+    """Forget what an S3 server of `moto` holds."""
+    httpx.post(f"{address}/moto-api/reset", trust_env=False).raise_for_status()

@@ -11,14 +11,13 @@ import stat
 import sys
 import tarfile
 from collections.abc import Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import httpx
 import pytest
 from botocore.exceptions import ClientError
+from conftest import empty_moto, script
 
 from pump_ml.compose import backup
 from pump_ml.compose.environment import FERNET, initialise
@@ -291,35 +290,15 @@ def test_the_command_prints_the_new_folder_alone_and_an_error_in_one_line(
 
 @pytest.fixture(scope="module")
 def mirror() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(SETUP))
-    try:
-        spec = spec_from_file_location("s3_mirror", SETUP / "s3_mirror.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(str(SETUP))
-        sys.modules.pop("s3", None)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    yield script(SETUP / "s3_mirror.py")
+    sys.modules.pop("s3", None)
 
 
 @pytest.fixture
-def s3(server: str, mirror: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+def s3(moto: str, mirror: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A store with empty buckets."""
-    monkeypatch.setenv("S3_ENDPOINT", server)
-    httpx.post(f"{server}/moto-api/reset", trust_env=False)  # servers of one process share what they hold
+    monkeypatch.setenv("S3_ENDPOINT", moto)
+    empty_moto(moto)
     client = mirror.connect("a", "b")
     empty(client, mirror)
     return client

@@ -200,6 +200,13 @@ def test_make_up_starts_nothing_without_secrets_or_with_others(folder: Path) -> 
     assert "unset" not in up()
 
 
+def test_all_are_rotated_but_the_fernet_key(folder: Path) -> None:
+    before, _ = initialise(folder)
+    assert "AIRFLOW_FERNET_KEY is as it was" in rotate(folder, "all")
+    after = read(folder / ".env")
+    assert {name for name in SECRETS if after[name] == before[name]} == {"AIRFLOW_FERNET_KEY"}
+
+
 def test_a_rotation_of_an_unknown_name_names_its_neighbour(folder: Path) -> None:
     initialise(folder)
     with pytest.raises(UnknownNameError, match="Did you mean 'REDIS_PASSWORD'"):

@@ -6,19 +6,18 @@ import re
 import subprocess
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import module_from_spec, spec_from_file_location
 from io import BytesIO
 from pathlib import Path
 from threading import Thread
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
-from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from conftest import empty_moto, script
 from minio.crypto import decrypt, encrypt
 
 SCRIPT = Path(__file__).parent.parent / "deploy" / "setup" / "s3.py"
@@ -148,12 +147,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def s3() -> ModuleType:
-    spec = spec_from_file_location("s3_setup", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(SCRIPT)
 
 
 def set_users(s3: ModuleType) -> None:
@@ -218,20 +212,12 @@ def test_a_missing_setting_is_named_with_its_cure(s3: ModuleType, monkeypatch: p
 
 
 @pytest.fixture
-def lax_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def lax_store(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real S3 server that lets everybody do everything."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("S3_ENDPOINT", f"http://{host}:{port}")
-    # Servers of one process share what they hold.
-    build_opener(ProxyHandler({})).open(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
-    yield
-    server.stop()
+    monkeypatch.setenv("S3_ENDPOINT", moto)
+    empty_moto(moto)
 
 
 @pytest.mark.usefixtures("lax_store")

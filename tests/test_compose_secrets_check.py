@@ -1,23 +1,18 @@
 """The check that no secret is committed: what it must flag, what it must leave alone, and this checkout."""
 
 import subprocess
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import script
 
 CHECKOUT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def secrets_check() -> ModuleType:
-    spec = spec_from_file_location("secrets_check", CHECKOUT / ".ci" / "secrets_check.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(CHECKOUT / ".ci" / "secrets_check.py")
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import FLEET, Trained, answering, forget_deployment, train_all
-from moto.server import ThreadedMotoServer
+from conftest import FLEET, Trained, answering, empty_moto, forget_deployment, train_all
 from upath import UPath
 
 from pump_ml import files, registry, settings, snapshots, steps
@@ -53,16 +52,6 @@ def use_store(patch: pytest.MonkeyPatch, address: str, root: str = f"s3://{BUCKE
         fsspec.get_filesystem_class(protocol).clear_instance_cache()
 
 
-@pytest.fixture(scope="session")
-def moto() -> Iterator[str]:
-    """Address of a real S3 server on a free port."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 def client(address: str) -> Any:
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
     return boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys)
@@ -71,7 +60,7 @@ def client(address: str) -> Any:
 @pytest.fixture
 def bucket(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An empty bucket with versions, as the stack makes it, which the environment names as the data root."""
-    urlopen(Request(f"{moto}/moto-api/reset", method="POST")).close()  # noqa: S310 - this machine
+    empty_moto(moto)
     s3 = client(moto)
     s3.create_bucket(Bucket=BUCKET)
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})

@@ -23,6 +23,7 @@ HEAD = {"ContentType", "ContentEncoding", "Metadata"}
 PART = 16 * 2**20
 """Bytes that are asked for at once, and held in memory."""
 TRIES = 5
+CURE = "empty the stack (`docker compose --profile celery down --volumes`) and restore this or an older backup"
 EVERY_S = 5.0
 
 
@@ -152,11 +153,11 @@ def load(s3: Any, stream: IO[bytes]) -> None:
             progress.step(0, objects=1)
     progress.show()
     if index is None:
-        raise SystemExit(f"the stream ended before its {INDEX}: it is not whole")
+        raise SystemExit(f"the stream ended before its {INDEX}: it is not whole; {CURE}")
     if wrong := [one["key"] for one, saved in zip(loaded, index, strict=False) if one != saved]:
-        raise SystemExit(f"these are not what was saved: {', '.join(wrong)}")
+        raise SystemExit(f"these are not what was saved: {', '.join(wrong)}; {CURE}")
     if len(loaded) != len(index):
-        raise SystemExit(f"{len(loaded)} objects were loaded, {len(index)} had been saved")
+        raise SystemExit(f"{len(loaded)} objects were loaded, {len(index)} had been saved; {CURE}")
 
 
 def count(s3: Any) -> dict[str, int]:

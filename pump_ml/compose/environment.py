@@ -52,6 +52,7 @@ def _fernet_key() -> str:
 
 
 FERNET = "AIRFLOW_FERNET_KEY"
+ALL = "all"
 SECRETS: dict[str, Callable[[], str]] = {
     "POSTGRES_PASSWORD": _password,
     "AIRFLOW_DB_PASSWORD": _password,
@@ -124,7 +125,7 @@ def initialise(folder: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def rotate(folder: Path, name: str) -> str:
-    """Give one secret of an existing ``.env`` a new value.
+    """Give one secret of an existing ``.env`` a new value, or `ALL` but the Fernet key, whose rotation takes steps.
 
     No copy of the old value stays behind: a secret is rotated because it may be known, and all who use it take the
     new one at the next ``make up``. Only the Fernet key keeps its predecessor, see `AFTERWARDS`.
@@ -136,6 +137,9 @@ def rotate(folder: Path, name: str) -> str:
         UnknownNameError: the name is none of `SECRETS`.
         ConfigurationError: there is no usable ``.env``, or the last rotation of the Fernet key was not finished.
     """
+    if name == ALL:
+        done = [rotate(folder, one) for one in SECRETS if one != FERNET]
+        return "\n".join([*done, f"{FERNET} is as it was: rotate it by its name, afterwards"])
     if name not in SECRETS:
         raise UnknownNameError("secret", name, SECRETS)
     with _locked(folder):
@@ -274,7 +278,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--folder", type=Path, default=Path(), help="where docker-compose.yaml is (default: here)")
-    parser.add_argument("--rotate", metavar="NAME", help="give one secret of the existing .env a new value")
+    parser.add_argument(
+        "--rotate",
+        metavar="NAME",
+        help="give one secret of the existing .env a new value; all: every one but the Fernet key",
+    )
     parser.add_argument("--check", action="store_true", help="only check that .env is usable and in force")
     chosen = parser.parse_args(arguments)
     try:

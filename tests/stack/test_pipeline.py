@@ -116,8 +116,6 @@ def test_the_champion_loaded_from_outside_answers_as_its_scorecard_says(
 ) -> None:
     stack.mlflow("viewer")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", stack.address("mlflow"))
-    # or MLflow's client asks the bucket itself, at the address that it has among the containers
-    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's hints about type hints
         model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")

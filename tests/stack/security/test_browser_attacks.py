@@ -44,3 +44,4 @@ def test_airflows_cookies_stay_with_airflow_and_its_pages(stack: Stack) -> None:
     for name, cookie in cookies.items():
         assert "samesite=lax" in cookie, name
         assert "httponly" in cookie, name
+        assert "domain=" not in cookie, name  # so it belongs to this name alone

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from access import API, basic
 from harness import Stack
 
@@ -119,11 +118,7 @@ def test_mlflows_op_edits_everything_and_deletes_and_administers_nothing(stack: 
         )
 
 
-def test_mlflows_python_client_works_for_the_viewer(
-    stack: Stack, theirs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Else MLflow sends its client to the store, by the store's name inside the stack.
-    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+def test_mlflows_python_client_works_for_the_viewer(stack: Stack, theirs: dict[str, str], tmp_path: Path) -> None:
     client = stack.mlflow("viewer")
     assert client.get_model_version_by_alias(theirs["MODEL"], "champion").run_id == theirs["RUN"]
     assert client.search_runs([theirs["EXPERIMENT"]])[0].info.run_id == theirs["RUN"]
