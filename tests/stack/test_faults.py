@@ -129,9 +129,9 @@ FAULTS = [
     killed("airflow-scheduler", tries=2),  # whose container runs the tasks
     Fault("kill -9 of the task's process", kill_task, tries=2),
     Fault("s3 paused for 30 s", for_a_while(lambda stack: paused(stack, "s3"))),
-    Fault("s3 full for 30 s", for_a_while(full), mark="QuotaExceeded"),
+    Fault("s3 full for 20 s", for_a_while(full, 20), mark="QuotaExceeded"),
     Fault("network of mlflow cut for 30 s", for_a_while(lambda stack: cut_off(stack, "mlflow"))),
-    Fault("whole stack stopped and started", stop_and_start, SERVICES, tries=2),
+    Fault("whole stack stopped and started", stop_and_start, SERVICES),
 ]
 
 
@@ -261,7 +261,7 @@ def test_a_training_run_gets_over_a_fault_in_its_middle(stack: Stack, snapshot: 
     assert fault.mark in stack.compose("logs", "--since", str(int(clock)), "mlflow").stdout
 
 
-def test_a_full_store_fails_the_run_with_its_name_and_the_next_run_succeeds(stack: Stack, snapshot: str) -> None:
+def test_a_store_that_is_full_from_the_start_fails_the_run_with_its_name(stack: Stack, snapshot: str) -> None:
     before = look(stack)
     with full(stack):
         name = f"full__{time.time():.0f}"
@@ -272,10 +272,7 @@ def test_a_full_store_fails_the_run_with_its_name_and_the_next_run_succeeds(stac
         with stack.airflow() as api:
             failed = [task for task in api.tasks("training", name) if task.state == "failed"]
             said = " ".join(str(event) for task in failed for event in api.log("training", name, task))
-    show([{"fault": "s3 full", "run": state, "run ended (s)": round(ended)}])
+    show([{"fault": "s3 full from the start", "run": state, "run ended (s)": round(ended)}])
     assert state == "failed"
     assert "StorageFullError" in said, said[-3000:]
     check(stack, name, state, before)
-    after, before = f"after-full__{time.time():.0f}", look(stack)
-    assert stack.run_dag("training", after, {"snapshot": snapshot, **CONF}) == "success"
-    check(stack, after, "success", before)
