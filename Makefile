@@ -53,7 +53,7 @@ init: ## Write .env with random passwords and keys, once, and print the logins
 	@$(PYTHON) -m pump_ml.compose.environment
 
 up: ## Build and start the full stack with Docker, and wait until all is healthy; PROFILE=celery WORKERS=2
-	@$(PYTHON) -m pump_ml.compose.environment --check
+	@$(PYTHON) -m pump_ml.compose.preflight
 	@services=$$($(STACK) config --services); \
 		grep -qx airflow-worker <<<"$$services" || $(EVERYTHING) rm --stop --force airflow-worker redis
 	@$(STACK) up --detach --build --wait --wait-timeout 600
@@ -69,6 +69,7 @@ backup: ## Write databases and buckets of the full stack to backups/
 	@$(PYTHON) -m pump_ml.compose.backup create $(ARGS)
 
 restore: ## Fill an empty full stack from a backup: make restore FROM=backups/…
+	@[ -n "$(FROM)" ] || { echo "say which: make restore FROM=backups/…; there are: $$(ls -d backups/*/ 2>/dev/null | xargs)"; exit 2; }
 	@$(PYTHON) -m pump_ml.compose.backup restore $(FROM)
 
 test-stack: $(DEVELOPED) ## Test the full stack with Docker: starts it, breaks it, takes it down

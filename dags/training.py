@@ -17,7 +17,7 @@ WEEKLY = CronTriggerTimetable("0 3 * * 1", timezone="UTC", run_immediately=timed
     schedule=AssetOrTimeSchedule(timetable=WEEKLY, assets=[DATASET]),
     max_active_runs=1,
     params={
-        "snapshot": Param(None, type=["null", "string"], description="Key; empty: the newest one.", section="Data"),
+        "snapshot": Param(None, type=["null", "string"], description="Key; empty: newest published.", section="Data"),
         "problem": Param(None, type=["null", "string"], description="Name or YAML; empty: its own.", section="Data"),
         "seed": Param(7, type="integer", minimum=0, description="Of the split and of the models.", section="Data"),
         "families": Param(FAMILIES, type="array", items={"type": "string", "enum": FAMILIES}, uniqueItems=True,

@@ -171,6 +171,8 @@ def read(file: Path) -> dict[str, str]:
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"there is no {file}; `make init` makes one") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file} cannot be read ({error}); `make init` makes one") from error
     values: dict[str, str] = {}
@@ -283,13 +285,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="give one secret of the existing .env a new value; all: every one but the Fernet key",
     )
-    parser.add_argument("--check", action="store_true", help="only check that .env is usable and in force")
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.check:
-            in_force(chosen.folder / ENV_FILE)
-        else:
-            sys.stdout.write(run(chosen.folder, chosen.rotate) + "\n")
+        sys.stdout.write(run(chosen.folder, chosen.rotate) + "\n")
     except PumpMLError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1

@@ -92,7 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in ({name: name for name in COLUMNS}, *table):
         sys.stdout.write("  ".join(row[name].ljust(widths[name]) for name in COLUMNS).rstrip() + "\n")
     sys.stdout.write(f"memory in all: {total(table):.2f} GiB\n")
-    return int(any(row["state"] != "running" or row["health"] not in ("", "healthy") for row in table))
+    down = [row["service"] for row in table if row["state"] != "running" or row["health"] not in ("", "healthy")]
+    if down:
+        sys.stdout.write(f"not well: {', '.join(down)}; `make logs` tells why\n")
+    return int(bool(down))
 
 
 if __name__ == "__main__":

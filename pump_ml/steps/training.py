@@ -68,7 +68,10 @@ def plan(
     if not re.fullmatch(r"[\w./:+~-]+", run_key):
         raise ConfigurationError(f"training run {run_key!r}: a name has letters, digits and . / : + ~ - _ only")
     if snapshot is None:
-        raise ConfigurationError("there is no snapshot to learn from: name one, or run the DAG `dataset` first")
+        raise ConfigurationError(
+            "no dataset was published: name a snapshot (the task `snapshot` returns its key), or run the DAG `dataset` "
+            "with `publish`"
+        )
     settings = Settings.load()
     check_names(problem, families, preset)
     asked = load_problem(problem, settings)
