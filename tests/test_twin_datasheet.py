@@ -131,6 +131,26 @@ def test_a_table_of_two_impellers_is_no_curve() -> None:
         read(wrong)
 
 
+def test_a_row_that_was_measured_slower_counts_by_the_affinity_laws() -> None:
+    at_rated, slower = content(NK), content(NK)
+    for row in slower["points"]:
+        for name, power in (("flow", 1), ("head", 2), ("power", 3), ("npsh3", 2)):
+            value, unit = row[name].split()
+            row[name] = f"{float(value) * 0.9**power} {unit}"
+        row["speed"] = f"{0.9 * 2930} rpm"
+    one, other = read(at_rated).curves(), read(slower).curves()
+    assert other.head_shape == pytest.approx(one.head_shape)
+    assert other.power_shape == pytest.approx(one.power_shape)
+    assert other.npsh3_shape == pytest.approx(one.npsh3_shape)
+
+
+def test_power_goes_with_the_density_of_the_liquid() -> None:
+    curves = sheet(NK).curves()
+    assert curves.density_kg_m3 == 988.0
+    flow, one = np.array([90.0]), np.ones(1)
+    assert curves.shaft_power(flow, one, 1100.0) == pytest.approx(curves.shaft_power(flow, one) * 1100.0 / 988.0)
+
+
 def test_any_unit_of_its_kind_is_taken() -> None:
     other = content()
     other["rated"] |= {"flow": "31.6666667 l/s", "power": "9961 W"}

@@ -125,6 +125,11 @@ def test_zones_change_at_the_limits_and_a_limit_belongs_to_the_better_zone(categ
     assert "".join(zone(np.array([0.0, 50.0]), power, category)) == "AD"  # type: ignore[arg-type]
 
 
+def test_the_larger_limits_begin_above_200_kw() -> None:
+    assert limits_mm_s(200.0) == (2.5, 4.0, 6.6)
+    assert limits_mm_s(200.1) == (3.5, 5.0, 7.6)
+
+
 @pytest.mark.parametrize(("power", "category", "message"), [(0.5, 1, "0.5 kW"), (11.0, 3, "category 3")])
 def test_what_the_standard_does_not_cover_is_told(power: float, category: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
