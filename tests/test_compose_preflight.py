@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pump_ml.compose import preflight
-from pump_ml.compose.environment import initialise
+from pump_ml.compose.environment import PORTS, initialise
 from pump_ml.errors import ConfigurationError
 
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bin" / "docker").chmod(0o755)
     (tmp_path / "ps").write_text("")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    for name in preflight.PORTS:
+    for name in PORTS:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             monkeypatch.setenv(name, str(probe.getsockname()[1]))

@@ -12,7 +12,7 @@ import secrets
 import stat
 import string
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -211,7 +211,7 @@ def in_force(file: Path) -> dict[str, str]:
 
 def logins(values: dict[str, str]) -> str:
     """Who logs in where, for people; the services' own passwords are not among them."""
-    airflow, mlflow = (os.environ.get(f"{n}_PORT", values.get(f"{n}_PORT", p)) for n, p in PORTS.items())
+    airflow, mlflow = (port(name, values) for name in ("AIRFLOW_PORT", "MLFLOW_PORT"))
     rows = [
         f"Airflow  http://127.0.0.1:{airflow}",
         f"  admin   {values['AIRFLOW_ADMIN_PASSWORD']}   administers",
@@ -225,7 +225,13 @@ def logins(values: dict[str, str]) -> str:
     return "\n".join(rows)
 
 
-PORTS = {"AIRFLOW": "8080", "MLFLOW": "5000"}
+PORTS = {"AIRFLOW_PORT": "8080", "MLFLOW_PORT": "5000", "S3_PORT": "9000"}
+"""Variable -> default, as in docker-compose.yaml."""
+
+
+def port(name: str, values: Mapping[str, str]) -> str:
+    """What Compose takes for one of `PORTS`: the shell's, else the file's, else the default."""
+    return os.environ.get(name) or values.get(name) or PORTS[name]
 
 
 @contextmanager

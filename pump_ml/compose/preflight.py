@@ -4,18 +4,16 @@ Standard library only: the host needs Docker and a bare Python, nothing of this 
 """
 
 import argparse
-import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pump_ml.compose.environment import ENV_FILE, in_force
+from pump_ml.compose.environment import ENV_FILE, PORTS, in_force, port
 from pump_ml.compose.status import ask_compose
 from pump_ml.errors import ConfigurationError, PumpMLError
 
-PORTS = {"AIRFLOW_PORT": 8080, "MLFLOW_PORT": 5000, "S3_PORT": 9000}
 FOLDER = "com.docker.compose.project.working_dir="
 
 
@@ -38,11 +36,11 @@ def check(folder: Path) -> None:
             f"AIRFLOW_IMAGE, MLFLOW_IMAGE and ports in {folder / ENV_FILE}"
         )
     ours = {p["PublishedPort"] for container in containers for p in container["Publishers"] or []}
-    for name, default in PORTS.items():
-        port = _port(name, default, values)
-        if port not in ours and _taken(port):
+    for name in PORTS:
+        wanted = _number(name, port(name, values))
+        if wanted not in ours and _taken(wanted):
             raise ConfigurationError(
-                f"port {port} of 127.0.0.1 is taken, by `make ui` perhaps: `make stop`, or another {name} in "
+                f"port {wanted} of 127.0.0.1 is taken, by `make ui` perhaps: `make stop`, or another {name} in "
                 f"{folder / ENV_FILE}"
             )
 
@@ -52,8 +50,7 @@ def _folders(containers: Sequence[Mapping[str, Any]]) -> set[str]:
     return {label.removeprefix(FOLDER) for label in labels if label.startswith(FOLDER)}
 
 
-def _port(name: str, default: int, values: Mapping[str, str]) -> int:
-    given = os.environ.get(name) or values.get(name) or str(default)
+def _number(name: str, given: str) -> int:
     if not given.isdigit() or not 0 < int(given) < 2**16:
         raise ConfigurationError(f"{name} is {given!r}; expected a port, 1 to 65535")
     return int(given)
