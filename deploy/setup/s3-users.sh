@@ -1,6 +1,7 @@
 #!/bin/sh
 # Users of a Ceph store: one for each client of the stack. Only a tool of Ceph's own image can make them; on any other
-# image (MinIO's API: s3.py makes the users there) this does nothing and succeeds.
+# image (MinIO's API: s3.py makes the users there) this does nothing and succeeds. It also lets a store of one disk
+# survive a pause of its host.
 # Safe to run again: what is there stays, keys that were changed in .env are set, and former keys stop working.
 set -eu
 
@@ -43,7 +44,17 @@ user() { # user UID ACCESS SECRET [OPTION...]: the user has exactly this pair of
   fi
 }
 
+lasting_lease() { # a lone OSD that slept through its read lease (16 s) lets some requests wait for ever, in Ceph 18
+  ratio=60 # of the heartbeat's grace of 20 s; with one OSD there is nobody else whose writes the lease would guard from
+  command -v ceph >/dev/null 2>&1 && [ "$(timeout 60 ceph osd ls)" = 0 ] || return 0
+  now=$(timeout 60 ceph config get osd osd_pool_default_read_lease_ratio)
+  [ "${now%%.*}" != "$ratio" ] || return 0
+  timeout 60 ceph config set osd osd_pool_default_read_lease_ratio "$ratio"
+  timeout 60 ceph osd down 0 # it comes back within seconds, with the new lease
+}
+
 trap '[ $? -eq 0 ] || cat /tmp/radosgw-admin.log >&2' EXIT
+lasting_lease
 # The store's owner takes its keys from the environment at its first start only; later ones are set here.
 [ -z "${S3_ROOT_USER:-}" ] || user "${S3_ROOT_UID:-minio}" "$S3_ROOT_USER" "$S3_ROOT_PASSWORD"
 # A client makes no buckets of its own (-1).
