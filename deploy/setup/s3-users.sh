@@ -44,19 +44,32 @@ user() { # user UID ACCESS SECRET [OPTION...]: the user has exactly this pair of
   fi
 }
 
+cluster() { # a command to the monitor, tried three times: it may be busy
+  for _ in 1 2 3; do
+    timeout 60 ceph "$@" && return 0
+    sleep 2
+  done
+  return 1
+}
+
 lasting_lease() { # a lone OSD that slept through its read lease (16 s) lets some requests wait for ever, in Ceph 18
   ratio=60 # of the heartbeat's grace of 20 s; with one OSD there is nobody else whose writes the lease would guard from
-  command -v ceph >/dev/null 2>&1 && [ "$(timeout 60 ceph osd ls)" = 0 ] || return 0
-  now=$(timeout 60 ceph config get osd osd_pool_default_read_lease_ratio)
-  [ "${now%%.*}" != "$ratio" ] || return 0
-  timeout 60 ceph config set osd osd_pool_default_read_lease_ratio "$ratio"
-  timeout 60 ceph osd down 0 # it comes back within seconds, with the new lease
+  command -v ceph >/dev/null 2>&1 || return 0
+  osds=$(cluster osd ls) && now=$(cluster config get osd osd_pool_default_read_lease_ratio) || return 1
+  if [ "$osds" != 0 ] || [ "${now%%.*}" = "$ratio" ]; then return 0; fi
+  # It comes back within seconds, with the new lease.
+  cluster config set osd osd_pool_default_read_lease_ratio "$ratio" && cluster osd down 0 || return 1
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+    if admin user info --uid=pump-ml >/dev/null; then return 0; fi
+    sleep 1
+  done
+  return 1
 }
 
 trap '[ $? -eq 0 ] || cat /tmp/radosgw-admin.log >&2' EXIT
-lasting_lease
 # The store's owner takes its keys from the environment at its first start only; later ones are set here.
 [ -z "${S3_ROOT_USER:-}" ] || user "${S3_ROOT_UID:-minio}" "$S3_ROOT_USER" "$S3_ROOT_PASSWORD"
 # A client makes no buckets of its own (-1).
 user mlflow "$S3_MLFLOW_ACCESS_KEY" "$S3_MLFLOW_SECRET_KEY" --max-buckets=-1
 user pump-ml "$S3_PUMP_ML_ACCESS_KEY" "$S3_PUMP_ML_SECRET_KEY" --max-buckets=-1
+lasting_lease || echo "the store keeps its short lease: after a pause of this host it may have to be restarted" >&2
