@@ -56,7 +56,9 @@ up: ## Build and start the full stack with Docker, and wait until all is healthy
 	@$(PYTHON) -m pump_ml.compose.preflight
 	@services=$$($(STACK) config --services); \
 		grep -qx airflow-worker <<<"$$services" || $(EVERYTHING) rm --stop --force airflow-worker redis
-	@$(STACK) up --detach --build --wait --wait-timeout 600
+	@$(STACK) up --detach --build --wait --wait-timeout 600 || { \
+		echo "not all came up; once more, since what hung has started anew meanwhile" >&2; \
+		$(STACK) up --detach --wait --wait-timeout 600; }
 	@$(PYTHON) -m pump_ml.compose.status
 
 down: ## Stop the full stack; its volumes (databases, buckets, logs) stay
