@@ -245,7 +245,7 @@ def up(project: StackConfig, finished: object) -> Iterator[StackConfig]:
 
 def runs(config: StackConfig, dag: str) -> list[tuple[str, str]]:
     with closing(sqlite3.connect(config.airflow_home / "airflow.db")) as database:
-        return database.execute("select run_type, state from dag_run where dag_id = ?", (dag,)).fetchall()
+        return database.execute("select run_type, state from dag_run where dag_id = ? order by id", (dag,)).fetchall()
 
 
 @pytest.mark.stack
