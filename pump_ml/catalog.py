@@ -24,6 +24,10 @@ FAMILIES: Mapping[str, str] = {
 }
 
 PRESETS = ("quick", "standard", "full")
+"""How long families learn: conf/presets.yaml."""
+
+FLEETS = ("small", "standard", "large")
+"""Sizes of simulated fleets: conf/fleets.yaml."""
 
 POOLS: Mapping[str, int] = {"training": 3, "ingestion": 2}
 """Pools of Airflow, which are also the names of the queues of their tasks, and the slots of each. A pool that does not

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pump_ml import catalog, steps
+from pump_ml import catalog, cli_twin, steps
 from pump_ml.errors import ConfigurationError, DataError, PumpMLError
 from pump_ml.settings import Settings
 
@@ -23,6 +23,7 @@ console = Console(stderr=True)
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 local = typer.Typer(help="The local Airflow and MLflow that `make run` and `make ui` start.", no_args_is_help=True)
 app.add_typer(local, name="local")
+app.add_typer(cli_twin.app, name="twin")
 
 Source = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.SOURCES)}.")]
 Pumps = Annotated[int, typer.Option(help="Simulated pumps.")]
@@ -255,7 +256,7 @@ def _dataset(source: str, pumps: int, samples: int, seed: int, mapping: str | No
     if source != "simulated":
         options = {name: value for name, value in (("mapping", mapping), ("path", path)) if value is not None}
     with _bars() as progress:
-        fetched = steps.fetch(source, options, progress)
+        fetched = steps.fetch(source, options, progress=progress)
         progress("validate", 0.0)
         validated = steps.validate(fetched["raw"])
         progress("validate", 1.0)

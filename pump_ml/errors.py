@@ -79,6 +79,10 @@ class ContractError(DataError):
         super().__init__(message)
 
 
+class StreamError(PumpMLError):
+    """Rows of a stream could not be delivered."""
+
+
 class SnapshotError(DataError):
     """A stored snapshot is missing, incomplete or altered."""
 

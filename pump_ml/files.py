@@ -14,11 +14,12 @@ import json
 import logging
 import mimetypes
 import os
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 from upath import UPath
@@ -83,6 +84,26 @@ def write_parquet(path: UPath, frame: pd.DataFrame) -> None:
     _write(path, content.getvalue(), once=False)
 
 
+def write_stream(path: UPath, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file piece by piece; a reader, and a second writer of the same bytes, never meet half of it.
+
+    Args:
+        path: where to.
+        write: writes all of it to the open file that it is given.
+    """
+    if "file" in path.fs.protocol:
+        with _store(path), _draft(Path(path.path)) as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(path.path)
+        return
+    with tempfile.TemporaryFile() as file:
+        write(file)
+        file.seek(0)
+        _write(path, file.read(), once=False)
+
+
 def publish(folder: Path, target: UPath, *, last: str) -> None:
     """Copy a folder's files; `last` is the one that says that all the others are there."""
     found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -117,18 +138,25 @@ def _write(path: UPath, content: bytes, *, once: bool) -> None:
 
 
 def _write_on_disk(path: Path, content: bytes, *, once: bool) -> None:
+    with _draft(path) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # the manifest must not outlive a power cut that its rows do not
+        if once:
+            with suppress(FileExistsError):
+                path.hardlink_to(file.name)
+        else:
+            Path(file.name).replace(path)
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[BinaryIO]:
+    """A new file beside the one that it is to become; what is left of it at the end goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with draft.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # the manifest must not outlive a power cut that its rows do not
-        if once:
-            with suppress(FileExistsError):
-                path.hardlink_to(draft)
-        else:
-            draft.replace(path)
+            yield file
     finally:
         draft.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pump_ml.errors import ConfigurationError
 from pump_ml.schema import TIME, Telemetry
-from pump_ml.twin import fleet
+from pump_ml.twin.first import fleet
 
 LABELS = ("severity", "mode", "rul_pct", "health_pct")
 

@@ -1,259 +1,248 @@
-"""A fleet: pumps that differ from each other, and what their instruments record in a given state of damage."""
+"""Pump sets that differ from each other: what is built, where it stands, how it was when new, what reads it.
 
-from dataclasses import dataclass
+A pump's figures are drawn from stated distributions, or its type comes from a data sheet and only the rest is drawn.
+"""
+
+from dataclasses import dataclass, replace
+from math import exp, log, log10
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
-from pump_ml.schema import Sensor
-from pump_ml.twin import degradation, hydraulics, instruments, vibration
-from pump_ml.twin.degradation import FaultMode
-from pump_ml.twin.instruments import Instrument
-
-Array = NDArray[np.float64]
-
-SENSORS: tuple[tuple[Sensor, Instrument], ...] = (
-    (Sensor("speed_rpm", "rpm", "shaft speed"), instruments.SPEED),
-    (Sensor("flow_m3_h", "m3/h", "delivered flow, after the seal"), instruments.FLOW),
-    (Sensor("suction_pressure_bar", "bar", "absolute, at the suction flange"), instruments.PRESSURE),
-    (Sensor("discharge_pressure_bar", "bar", "absolute, at the discharge flange"), instruments.PRESSURE),
-    (Sensor("motor_current_a", "A", "line current"), instruments.ELECTRIC),
-    (Sensor("motor_power_kw", "kW", "active power"), instruments.ELECTRIC),
-    (Sensor("fluid_temperature_c", "degC", "at the suction flange"), instruments.TEMPERATURE),
-    (Sensor("ambient_temperature_c", "degC", "beside the pump"), instruments.TEMPERATURE),
-    (Sensor("bearing_temperature_c", "degC", "drive-end bearing housing"), instruments.TEMPERATURE),
-    (Sensor("motor_temperature_c", "degC", "motor winding"), instruments.TEMPERATURE),
-    (Sensor("seal_leakage_l_h", "l/h", "at the seal's drain"), instruments.LEAKAGE),
-    (Sensor("vibration_rms_mm_s", "mm/s", "velocity RMS 10 to 1000 Hz, drive-end bearing"), instruments.VELOCITY),
-    (Sensor("vibration_1x_mm_s", "mm/s", "velocity RMS at shaft frequency"), instruments.VELOCITY),
-    (Sensor("vibration_2x_mm_s", "mm/s", "velocity RMS at twice shaft frequency"), instruments.VELOCITY),
-    (Sensor("vibration_vane_pass_mm_s", "mm/s", "velocity RMS at vane-pass frequency"), instruments.VELOCITY),
-    (Sensor("acceleration_hf_g", "g_0", "acceleration RMS over 1 kHz"), instruments.ACCELERATION),
-    (Sensor("acceleration_kurtosis", "", "kurtosis of the acceleration, 3 for noise"), instruments.KURTOSIS),
-)
+from pump_ml.twin import liquid
+from pump_ml.twin.bearings import BEARINGS, Bearing
+from pump_ml.twin.curves import Curves
+from pump_ml.twin.datasheet import DataSheet, bearing
+from pump_ml.twin.hydraulics import GRAVITY_M_S2, INCEPTION, WATER_KG_M3
+from pump_ml.twin.instruments import DRIVE_END, SENSORS, Errors
+from pump_ml.twin.motor import RATED_KW, Motor
 
 
 @dataclass(frozen=True)
-class Pump:
-    """One pump set as built and installed. Healthy vibration lies in zone A of ISO 10816-7."""
+class PumpType:
+    """What a maker sells: the pump's curves, its impeller and bearings, and the motor of the set."""
 
-    flow_m3_h: float
-    head_m: float
-    speed_rpm: float
-    efficiency: float
+    curves: Curves
+    motor: Motor
+    vanes: int
+    drive_end: Bearing
+    non_drive_end: Bearing
+
+    @property
+    def npsh3_m(self) -> float:
+        """NPSH3 at the rated point, which every type of a fleet has."""
+        if self.curves.npsh3_m is None:
+            raise ValueError("this pump type has no NPSH3; make it by of_sheet or draw_type")
+        return self.curves.npsh3_m
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a pump stands and what it is for.
+
+    Args:
+        variable_speed: has a converter; else demand is met by throttling.
+        continuous: runs day and night; else it stands still outside the working week.
+        static_head: static head of the system over rated head.
+        npsh_available_m: at rated flow and the usual temperature of the liquid.
+        suction_loss_m: friction of the suction line at rated flow.
+        liquid_c: usual temperature of the liquid.
+        heavier: density of the liquid over that of water.
+        ambient_c: usual temperature beside the pump.
+    """
+
     variable_speed: bool
+    continuous: bool
     static_head: float
-    suction_head_m: float
+    npsh_available_m: float
+    suction_loss_m: float
+    liquid_c: float
+    heavier: float
     ambient_c: float
-    fluid_c: float
-    bearing_rise_k: float
-    motor_rise_k: float
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A pump set when new, at its rated point: velocities as RMS in mm/s, rises over ambient in K.
+
+    Args:
+        order_1_mm_s: at shaft frequency.
+        order_2_mm_s: at twice shaft frequency.
+        vane_pass_mm_s: at vane-pass frequency.
+        floor_mm_s: broad-band, 10 to 1000 Hz.
+        noise_g: acceleration RMS above 1 kHz, in g.
+        non_drive_end: vibration of the non-drive end over that of the drive end.
+        bearing_rise_k: of the drive-end bearing.
+        winding_rise_k: of the motor's winding at full load.
+        leakage_l_h: past the shaft seal.
+        oil_bar: pressure of the lubricating oil at 50 °C.
+        oil_loss_pct: of the oil's level, a day.
+    """
+
     order_1_mm_s: float
     order_2_mm_s: float
     vane_pass_mm_s: float
     floor_mm_s: float
-    broadband_g: float
+    noise_g: float
+    non_drive_end: float
+    bearing_rise_k: float
+    winding_rise_k: float
     leakage_l_h: float
-    errors: tuple[tuple[float, float], ...]
-    """Zero and gain error of each instrument, in standard deviations of its class; two of them are its limit."""
-
-    @property
-    def rated_kw(self) -> float:
-        """Motor rating: shaft power at the rated point and 15 % of margin.
-
-        That is the middle class of API 610's table (25 % below 22 kW, 15 % to 55 kW, 10 % above); here it is one figure
-        for the whole fleet.
-        """
-        point = np.ones(1)
-        shaft = hydraulics.shaft_power_kw(self.flow_m3_h * point, self.head_m * point, self.efficiency * point)
-        return 1.15 * float(shaft[0])
+    oil_bar: float
+    oil_loss_pct: float
 
 
-def draw_pump(rng: np.random.Generator) -> Pump:
-    """A pump from the fleet's distributions: sizes log-uniform over a catalogue, the rest around common values."""
+@dataclass(frozen=True)
+class Pump:
+    """One pump set of a fleet.
+
+    Args:
+        type: what was built.
+        site: where it stands.
+        new: its condition when it was commissioned.
+        errors: what stays of each sensor's errors, in the order of `SENSORS`.
+    """
+
+    type: PumpType
+    site: Site
+    new: Condition
+    errors: tuple[Errors, ...]
+
+
+def draw(rng: np.random.Generator, sheet: DataSheet | None = None) -> Pump:
+    """A pump set.
+
+    Sizes are log-uniform, what a maker or a site chooses is uniform over usual values, and what scatters by itself is
+    log-normal. The ranges are the twin's choice where no source is named.
+
+    Args:
+        rng: the pump's own random stream.
+        sheet: of its type; None draws the type too.
+    """
+    kind = draw_type(rng) if sheet is None else of_sheet(sheet)
+    # A limit of error is two standard deviations; none beyond one and a half limits leaves the factory.
+    zero, gain, drift = np.clip(rng.standard_normal((3, len(SENSORS))) / 2.0, -1.5, 1.5)
+    gain[list(DRIVE_END)] = gain[DRIVE_END[0]]  # one accelerometer
     return Pump(
-        flow_m3_h=float(np.exp(rng.uniform(np.log(50.0), np.log(400.0)))),
-        head_m=float(np.exp(rng.uniform(np.log(25.0), np.log(80.0)))),
-        speed_rpm=float(rng.choice([1480.0, 2960.0])),
-        efficiency=float(rng.uniform(0.70, 0.84)),
-        variable_speed=bool(rng.random() < 0.5),
-        static_head=float(rng.uniform(0.2, 0.5)),
-        suction_head_m=float(rng.uniform(1.0, 5.0)),
-        ambient_c=float(rng.uniform(12.0, 28.0)),
-        fluid_c=float(rng.uniform(10.0, 30.0)),
-        bearing_rise_k=float(rng.uniform(18.0, 30.0)),
-        motor_rise_k=float(rng.uniform(45.0, 65.0)),
-        order_1_mm_s=float(rng.lognormal(np.log(0.8), 0.25)),
-        order_2_mm_s=float(rng.lognormal(np.log(0.25), 0.25)),
-        vane_pass_mm_s=float(rng.lognormal(np.log(0.40), 0.25)),
-        floor_mm_s=float(rng.lognormal(np.log(0.5), 0.2)),
-        broadband_g=float(rng.lognormal(np.log(0.5), 0.25)),
-        leakage_l_h=float(rng.uniform(0.02, 0.2)),
-        # Limits of error hold for 95 % of instruments; none beyond one and a half limits leaves the factory.
-        errors=tuple(
-            (float(zero), float(gain)) for zero, gain in np.clip(rng.standard_normal((len(SENSORS), 2)), -3.0, 3.0)
+        type=kind,
+        site=_draw_site(kind, rng),
+        new=Condition(
+            order_1_mm_s=_scattered(0.8, 0.25, rng),
+            order_2_mm_s=_scattered(0.25, 0.25, rng),
+            vane_pass_mm_s=_scattered(0.40, 0.25, rng),
+            floor_mm_s=_scattered(0.5, 0.2, rng),
+            noise_g=_scattered(0.5, 0.25, rng),
+            non_drive_end=float(rng.uniform(0.6, 0.9)),
+            bearing_rise_k=float(rng.uniform(18.0, 30.0)),
+            winding_rise_k=float(rng.uniform(45.0, 65.0)),
+            leakage_l_h=float(rng.uniform(0.02, 0.2)),
+            oil_bar=float(rng.uniform(1.2, 2.2)),
+            oil_loss_pct=float(rng.uniform(0.1, 0.5)),
         ),
+        errors=tuple(Errors(*map(float, one)) for one in zip(zero, gain, drift, strict=True)),
     )
 
 
-def observe(
-    pump: Pump, fault: FaultMode, damage: float, readings: int, step_s: float, rng: np.random.Generator
-) -> dict[str, Array]:
-    """Readings of one stretch in which the damage stands still.
+def draw_type(rng: np.random.Generator) -> PumpType:
+    """A single-stage centrifugal pump with a radial impeller: 30 to 400 m³/h, 12 to 90 m, specific speed 18 to 55.
+
+    Best efficiency is at the rated point, by Gülich's formula for its size and specific speed; NPSH3 follows from a
+    suction specific speed of 160 to 190 (the pumps whose sheets ship have 174 and 173). Curves scatter about those.
+    """
+    poles = 2 if rng.random() < 0.5 else 4
+    speed = 2960.0 if poles == 2 else 1480.0
+    head = 0.0
+    while not 12.0 <= head <= 90.0:
+        flow, specific = (exp(rng.uniform(log(low), log(high))) for low, high in ((30.0, 400.0), (18.0, 55.0)))
+        head = (speed * (flow / 3600.0) ** 0.5 / specific) ** (4.0 / 3.0)  # HI Engineering Data Book, eq. 1.D.1
+    best = best_efficiency(flow, specific) + rng.uniform(-0.03, 0.01)
+    power = WATER_KG_M3 * GRAVITY_M_S2 * flow / 3600.0 * head / best / 1000.0
+    rise, cubic = rng.uniform(0.21, 0.29), rng.uniform(0.3, 0.9)
+    closed, bend = rng.uniform(0.36, 0.50), rng.uniform(0.05, 0.15)
+    suction, late = rng.uniform(0.32, 0.52), rng.uniform(0.4, 0.8)
+    curves = Curves(
+        flow_m3_h=flow,
+        head_m=head,
+        power_kw=power,
+        speed_rpm=speed,
+        head_shape=(rise * (1.0 - cubic), rise * cubic),
+        power_shape=(closed - 1.0 - bend, bend),
+        npsh3_m=(speed * (flow / 3600.0) ** 0.5 / rng.uniform(160.0, 190.0)) ** (4.0 / 3.0),
+        npsh3_shape=((suction - 1.0) * (1.0 - late), (suction - 1.0) * late),
+    )
+    motor = motor_for(power, poles)
+    frame = BEARINGS[_bearing_for(motor.rated_kw)]
+    return PumpType(curves, motor, int(rng.integers(5, 8)), frame, frame)
+
+
+def of_sheet(sheet: DataSheet) -> PumpType:
+    """The type that a data sheet describes; NPSH3 is that of a suction specific speed of 174 where it has none."""
+    curves = sheet.curves()
+    if curves.npsh3_m is None:
+        npsh3 = (curves.speed_rpm * (curves.flow_m3_h / 3600.0) ** 0.5 / 174.0) ** (4.0 / 3.0)
+        curves = replace(curves, npsh3_m=npsh3, npsh3_shape=(-0.25, -0.35))
+    return PumpType(
+        curves,
+        Motor(sheet.motor.power, 2 if sheet.motor.poles == 2 else 4),  # slower ones: as those of four poles
+        sheet.vanes,
+        bearing(sheet.bearings.drive_end),
+        bearing(sheet.bearings.non_drive_end),
+    )
+
+
+def best_efficiency(flow_m3_h: float, specific_speed: float) -> float:
+    """Efficiency at the best point of a single-stage radial pump (Gülich, Centrifugal Pumps, table 3.9, from memory).
+
+    Within two points of the best efficiency of the pumps whose sheets ship.
 
     Args:
-        pump: the pump set.
-        fault: the fault at work.
-        damage: its damage, 0 to 1.
-        readings: how many readings.
-        step_s: seconds between them.
-        rng: source of the demand and of the noise.
-
-    Returns:
-        One array of length `readings` a sensor, in the order of `SENSORS`.
+        flow_m3_h: at the best point; up to 3600.
+        specific_speed: in rpm, m³/s and m.
     """
-    minutes = step_s / 60.0
-    base_speed = rng.uniform(0.80, 1.0) if pump.variable_speed else 1.0
-    r = base_speed + (0.01 * _wander(readings, minutes, 15.0, rng) if pump.variable_speed else np.zeros(readings))
-    resistance = (1.0 - pump.static_head) * np.exp(
-        rng.uniform(-0.3, 0.3) + 0.05 * _wander(readings, minutes, 20.0, rng)
+    flow = flow_m3_h / 3600.0
+    power = 0.1 * flow**-0.15 * (45.0 / specific_speed) ** 0.06
+    return float(1.0 - 0.095 * flow**-power - 0.3 * (0.35 - log10(specific_speed / 23.0)) ** 2 * flow**-0.05)
+
+
+def motor_for(shaft_kw: float, poles: int) -> Motor:
+    """The smallest motor with the margin of API 610 (11th edition, table 12, from memory): 125, 115 or 110 %."""
+    for rated in RATED_KW:
+        if rated >= shaft_kw * (1.25 if rated < 22.0 else 1.15 if rated <= 55.0 else 1.10):
+            return Motor(rated, 2 if poles == 2 else 4)
+    return Motor(1.10 * shaft_kw, 2 if poles == 2 else 4)
+
+
+def _bearing_for(motor_kw: float) -> str:
+    """A usual size; the twin's choice."""
+    for limit, name in ((7.5, "6206"), (15.0, "6308"), (30.0, "6309"), (45.0, "6311"), (75.0, "6312"), (110.0, "6313")):
+        if motor_kw <= limit:
+            return name
+    return "6314"
+
+
+def _draw_site(kind: PumpType, rng: np.random.Generator) -> Site:
+    """Seven pumps in ten lift cold water, two hot water, one a heavier liquid such as brine."""
+    service = rng.random()
+    hot = 0.7 <= service < 0.9
+    return Site(
+        variable_speed=bool(rng.random() < 0.5),
+        continuous=bool(rng.random() < 0.6),
+        static_head=float(rng.uniform(0.2, 0.5)),
+        # Enough for the highest demand on the hottest day, as a good installation has it.
+        npsh_available_m=INCEPTION * kind.npsh3_m * float(rng.uniform(1.6, 2.4)),
+        suction_loss_m=float(rng.uniform(0.3, 0.8)),
+        liquid_c=float(rng.uniform(50.0, 75.0) if hot else rng.uniform(10.0, 30.0)),
+        heavier=float(rng.uniform(1.03, 1.15)) if service >= 0.9 else 1.0,
+        ambient_c=float(rng.uniform(12.0, 28.0)),
     )
-    ambient = pump.ambient_c + rng.uniform(-6.0, 6.0) + 0.3 * _wander(readings, minutes, 60.0, rng)
-    fluid = pump.fluid_c + rng.uniform(-3.0, 3.0) + 0.2 * _wander(readings, minutes, 60.0, rng)
-
-    head_factor = 1.0 - fault.head_loss * damage
-    q = hydraulics.operating_flow(r, pump.static_head, resistance, head_factor)
-    load = q / r
-    head_m = pump.head_m * head_factor * hydraulics.head(q, r)
-    eta = hydraulics.efficiency(q, r, pump.efficiency) * (1.0 - fault.efficiency_loss * damage)
-    shaft_kw = hydraulics.shaft_power_kw(pump.flow_m3_h * q, head_m, eta)
-    motor_kw = shaft_kw / 0.93  # IE3 at 22 kW, four poles (IEC 60034-30-1); one figure for the fleet
-    rated_a = pump.rated_kw / (np.sqrt(3.0) * 0.4 * 0.86 * 0.93)  # 400 V, power factor 0.86
-
-    suction_m = pump.suction_head_m - 0.6 * q**2  # friction of the suction line
-    suction = (hydraulics.ATMOSPHERE_BAR + suction_m * hydraulics.BAR_PER_M) * (1.0 - fault.suction_loss * damage)
-    discharge = suction + head_m * hydraulics.BAR_PER_M
-    leakage = pump.leakage_l_h + fault.leakage_l_h * damage
-
-    load_share = motor_kw * 0.93 / pump.rated_kw
-    bearing = ambient + pump.bearing_rise_k * (0.6 * r + 0.4 * load_share) + fault.bearing_rise_k * damage * r
-    winding = ambient + pump.motor_rise_k * (0.25 + 0.75 * load_share**2)
-
-    swirl = vibration.off_design(load)
-    order_1 = vibration.order_velocity(pump.order_1_mm_s, fault.order_1_mm_s * damage, r)
-    order_2 = vibration.order_velocity(pump.order_2_mm_s, fault.order_2_mm_s * damage, r)
-    vane_pass = pump.vane_pass_mm_s * r**2 * swirl * (1.0 + fault.vane_pass_gain * damage)
-    broadband = pump.broadband_g * r**2 * np.sqrt(swirl) * (1.0 + fault.broadband_gain * damage)
-    # The high-frequency band's share of the velocity: 0.15 mm/s for each g, an assumption.
-    velocity = vibration.overall(order_1, order_2, vane_pass, pump.floor_mm_s * r * swirl, 0.15 * broadband)
-    kurtosis = np.full(readings, 3.0 + fault.kurtosis * damage)
-
-    rated_discharge = hydraulics.ATMOSPHERE_BAR + hydraulics.SHUTOFF_HEAD * pump.head_m * hydraulics.BAR_PER_M
-    true_and_span = (
-        (pump.speed_rpm * r, 3600.0),
-        (pump.flow_m3_h * q - leakage / 1000.0, 1.5 * pump.flow_m3_h),
-        (suction, 2.5),
-        (discharge, 1.5 * rated_discharge),
-        (hydraulics.motor_current_a(shaft_kw, pump.rated_kw, rated_a), 1.5 * rated_a),
-        (motor_kw, 1.5 * pump.rated_kw),
-        (fluid, 100.0),
-        (ambient, 100.0),
-        (bearing, 150.0),
-        (winding, 200.0),
-        (np.full(readings, leakage), 40.0),
-        (velocity, 25.0),
-        (order_1, 25.0),
-        (order_2, 25.0),
-        (vane_pass, 25.0),
-        (broadband, 20.0),
-        (kurtosis, 20.0),
-    )
-    return {
-        sensor.name: instrument.read(true, span, error, rng)
-        for (sensor, instrument), (true, span), error in zip(SENSORS, true_and_span, pump.errors, strict=True)
-    }
 
 
-def _wander(readings: int, minutes: float, memory_min: float, rng: np.random.Generator) -> Array:
-    """A unit-variance first-order random walk around zero that forgets within `memory_min` minutes."""
-    keep = np.exp(-minutes / memory_min)
-    shocks = np.sqrt(1.0 - keep**2) * rng.standard_normal(readings)
-    shocks[0] = rng.standard_normal()
-    value = 0.0
-    walk = np.empty(readings)
-    for step, shock in enumerate(shocks):
-        value = keep * value + shock
-        walk[step] = value
-    return walk
+def suction_bar(site: Site) -> float:
+    """Absolute pressure of the suction vessel that gives the site's NPSH at rated flow (HI Data Book, eq. 1.D.6)."""
+    at = np.array([site.liquid_c])
+    metres = site.npsh_available_m + site.suction_loss_m
+    column = float(liquid.density_kg_m3(at)[0]) * site.heavier * GRAVITY_M_S2 / 1e5
+    return float(liquid.vapour_pressure_bar(at)[0]) + metres * column
 
 
-def samples_v2(asset_id: str, pump_number: int, samples: int, seed: np.random.SeedSequence) -> pd.DataFrame:
-    """Dataset v2 of one pump: its commissioning record and independent one-hour samples at separated severity levels.
-
-    Each pump has one fault mode (they take turns over the fleet); its samples take turns over the four severity
-    levels, at a random damage within the level's band.
-
-    Args:
-        asset_id: the pump's name.
-        pump_number: its place in the fleet, from 0.
-        samples: how many samples of 60 readings, one a minute.
-        seed: the pump's own random stream.
-
-    Returns:
-        Columns ``asset_id, run_id, time, commissioning``, the sensors, and ``severity, mode, rul_pct, health_pct``.
-    """
-    rng = np.random.default_rng(seed)
-    pump = draw_pump(rng)
-    fault = degradation.FAULTS[pump_number % len(degradation.FAULTS)]
-    commissioned = pd.Timestamp("2026-01-05T06:00:00Z") + pd.Timedelta(days=pump_number % 28)
-
-    # Ten hours, so that the record spans the duty range: ten settings of demand, twelve readings each.
-    record = [observe(pump, degradation.HEALTHY, 0.0, 12, 300.0, rng) for _ in range(10)]
-    frames = [
-        _labelled(
-            {name: np.concatenate([part[name] for part in record]) for name in record[0]},
-            run_id=f"{asset_id}/commissioning",
-            start=commissioned,
-            step_s=300.0,
-            state=(degradation.HEALTHY, 0, 0.0),
-        )
-    ]
-    for number in range(samples):
-        # Counted back from the last sample, so that a pump ends in its worst state whatever their number.
-        severity = (number - samples) % len(degradation.SEVERITY_BANDS)
-        damage = float(rng.uniform(*degradation.SEVERITY_BANDS[severity]))
-        at_work = fault if severity else degradation.HEALTHY
-        frames.append(
-            _labelled(
-                observe(pump, at_work, damage, 60, 60.0, rng),
-                run_id=f"{asset_id}/{number:03d}",
-                start=commissioned + pd.Timedelta(days=30 + 7 * number),
-                step_s=60.0,
-                state=(at_work, severity, damage),
-            )
-        )
-    frame = pd.concat(frames, ignore_index=True)
-    frame.insert(0, "asset_id", asset_id)
-    frame.insert(3, "commissioning", frame["run_id"].str.endswith("/commissioning"))
-    return frame
-
-
-def _labelled(
-    readings: dict[str, Array], *, run_id: str, start: pd.Timestamp, step_s: float, state: tuple[FaultMode, int, float]
-) -> pd.DataFrame:
-    fault, severity, damage = state
-    count = len(next(iter(readings.values())))
-    times = pd.date_range(start, periods=count, freq=pd.Timedelta(seconds=step_s))
-    level = np.array([damage])
-    return pd.DataFrame(
-        {"run_id": run_id, "time": times.as_unit("us")}
-        | readings
-        | {
-            "severity": severity,
-            "mode": fault.name,
-            # Rounded to what a report shows; the last digits of a power differ between processors.
-            "rul_pct": round(float(degradation.rul_pct(level, fault.growth)[0]), 3),
-            "health_pct": round(float(degradation.health_pct(level)[0]), 3),
-        }
-    )
+def _scattered(median: float, spread: float, rng: np.random.Generator) -> float:
+    return float(rng.lognormal(log(median), spread))

@@ -10,7 +10,7 @@ Array = NDArray[np.float64]
 
 # Nominal full-load efficiency in per cent, 50 Hz, by rated power in kW (IEC 60034-30-1:2014, class IE3; as quoted in
 # makers' brochures, the standard itself was not read).
-_KW = (4.0, 5.5, 7.5, 11.0, 15.0, 18.5, 22.0, 30.0, 37.0, 45.0, 55.0, 75.0, 90.0, 110.0, 132.0, 160.0, 200.0)
+RATED_KW = (4.0, 5.5, 7.5, 11.0, 15.0, 18.5, 22.0, 30.0, 37.0, 45.0, 55.0, 75.0, 90.0, 110.0, 132.0, 160.0, 200.0)
 _IE3: dict[int, tuple[float, ...]] = {
     2: (88.1, 89.2, 90.1, 91.2, 91.9, 92.4, 92.7, 93.3, 93.7, 94.0, 94.3, 94.7, 95.0, 95.2, 95.4, 95.6, 95.8),
     4: (88.6, 89.6, 90.4, 91.4, 92.1, 92.6, 93.0, 93.6, 93.9, 94.2, 94.6, 95.0, 95.2, 95.4, 95.6, 95.8, 96.0),
@@ -39,7 +39,7 @@ class Motor:
     @property
     def efficiency(self) -> float:
         """At full load."""
-        return float(np.interp(np.log(self.rated_kw), np.log(_KW), _IE3[self.poles])) / 100.0
+        return float(np.interp(np.log(self.rated_kw), np.log(RATED_KW), _IE3[self.poles])) / 100.0
 
     def losses_kw(self, shaft_kw: Array) -> Array:
         """What becomes heat in a running motor: a fixed share, and one with the square of the load."""
@@ -56,8 +56,8 @@ class Motor:
 
         A simplification of the circle diagram (Heyland, Ossanna); at rated power it gives the rated current.
         """
-        per_amp = np.sqrt(3.0) * self.volts / 1000.0
+        per_amp = 3.0**0.5 * self.volts / 1000.0
         full = self.rated_kw / self.efficiency
-        magnetising = full / self.power_factor * np.sqrt(1.0 - self.power_factor**2)
+        magnetising = float(full / self.power_factor * np.sqrt(1.0 - self.power_factor**2))
         result: Array = np.hypot(self.electrical_kw(shaft_kw), magnetising) / per_amp
         return result

@@ -18,6 +18,14 @@ Array = NDArray[np.float64]
 
 VELOCITY_BAND_HZ = (10.0, 1000.0)
 """Where broad-band velocity is measured (ISO 20816-1)."""
+ACCELERATION_BAND_HZ = (1000.0, 10_000.0)
+"""Where a monitor looks for bearings and cavitation; above it the anti-alias filter of a 25.6 kHz record cuts."""
+CAVITATION_HZ = 2_000.0
+"""Where the noise of collapsing bubbles begins; an assumption."""
+CAVITATION_DEPTH = 0.5
+"""Depth of its modulation by shaft and by vane pass, 0 to 1; an assumption."""
+LINE_HZ = 6.25
+"""Half the width of a shaft order's line: two bins and a half of a record of 0.4 s, the main lobe of a Hann window."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +82,19 @@ class Excitation:
         shaft_hz: shaft frequency.
         orders: shaft order -> velocity RMS in mm/s of its sine, such as 1 for imbalance, the vanes for vane pass, 0.5
             and its multiples for looseness.
-        noise_g: RMS of the broad-band noise.
-        cavitation_g: RMS of the collapsing bubbles' noise, above `cavitation_hz`, louder when a vane passes.
+        noise_g: RMS of the broad-band noise, the same at all frequencies of `ACCELERATION_BAND_HZ`.
+        floor_mm_s: broad-band velocity RMS, the same at all frequencies of `VELOCITY_BAND_HZ`.
+        cavitation_g: RMS of the collapsing bubbles' noise, above `CAVITATION_HZ`, louder when a vane passes.
         vanes: of the impeller.
-        cavitation_hz: where that noise begins.
-        modulation: depth of its modulation by shaft and vane pass, 0 to 1.
         impacts: of each defect.
     """
 
     shaft_hz: float
     orders: Mapping[float, float]
     noise_g: float
+    floor_mm_s: float = 0.0
     cavitation_g: float = 0.0
     vanes: int = 6
-    cavitation_hz: float = 2_000.0
-    modulation: float = 0.5
     impacts: tuple[Impacts, ...] = field(default=())
 
 
@@ -99,10 +105,10 @@ def synthesise(excitation: Excitation, rng: np.random.Generator, sampling: Sampl
     they fall, so a record costs little more than its random numbers.
     """
     sampling = sampling or Sampling()
-    wave = _noise(excitation.noise_g, 0.0, rng, sampling)
+    wave = _noise(_shape(excitation, sampling), rng, sampling)
     if excitation.cavitation_g > 0:
-        bubbles = _noise(excitation.cavitation_g, excitation.cavitation_hz, rng, sampling)
-        depth = excitation.modulation
+        bubbles = _noise(_flat(excitation.cavitation_g, CAVITATION_HZ, sampling), rng, sampling)
+        depth = CAVITATION_DEPTH
         swell = 1.0 + depth * (
             _sine(excitation.shaft_hz, rng.uniform(0, 2 * pi), sampling)
             + _sine(excitation.shaft_hz * excitation.vanes, rng.uniform(0, 2 * pi), sampling)
@@ -130,6 +136,39 @@ def velocity_rms_mm_s(wave: Wave, sampling: Sampling | None = None) -> float:
     inside = (frequency >= VELOCITY_BAND_HZ[0]) & (frequency <= VELOCITY_BAND_HZ[1])
     velocity = power[inside] * (1000.0 * GRAVITY_M_S2 / (2.0 * pi * frequency[inside])) ** 2
     return float(np.sqrt(velocity.sum()))
+
+
+def measure(wave: Wave, shaft_hz: float, vanes: int, sampling: Sampling | None = None) -> dict[str, float]:
+    """What a vibration monitor makes of a drive end's record, by sensor name; all of it from one spectrum.
+
+    Args:
+        wave: the record.
+        shaft_hz: shaft frequency; at 0 there are no shaft orders.
+        vanes: of the impeller.
+        sampling: how the record was taken.
+    """
+    sampling = sampling or Sampling()
+    frequency, power = spectrum(wave, sampling)
+    inside = (frequency >= VELOCITY_BAND_HZ[0]) & (frequency <= VELOCITY_BAND_HZ[1])
+    velocity = np.zeros_like(power)
+    velocity[inside] = power[inside] * (1000.0 * GRAVITY_M_S2 / (2.0 * pi * frequency[inside])) ** 2
+
+    def line(order: float) -> float:
+        if shaft_hz <= 0:
+            return 0.0
+        low, high = np.searchsorted(frequency, [order * shaft_hz - LINE_HZ, order * shaft_hz + LINE_HZ])
+        return float(np.sqrt(velocity[low:high].sum()))
+
+    low, high = np.searchsorted(frequency, ACCELERATION_BAND_HZ)
+    return {
+        "vibration_rms_mm_s": float(np.sqrt(velocity.sum())),
+        "vibration_1x_mm_s": line(1.0),
+        "vibration_2x_mm_s": line(2.0),
+        "vibration_vane_pass_mm_s": line(float(vanes)),
+        "acceleration_hf_g": float(np.sqrt(power[low:high].sum())),
+        "acceleration_crest": crest_factor(wave),
+        "acceleration_kurtosis": kurtosis(wave),
+    }
 
 
 def spectrum(wave: Wave, sampling: Sampling | None = None) -> tuple[Array, Array]:
@@ -190,14 +229,32 @@ def _sine(frequency_hz: float, phase: float, sampling: Sampling) -> Wave:
     return table.reshape(-1)[: sampling.count].astype(np.float32)
 
 
-def _noise(rms_g: float, from_hz: float, rng: np.random.Generator, sampling: Sampling) -> Wave:
-    """Gaussian noise of this RMS in expectation, white above a frequency, drawn bin by bin."""
-    bins = sampling.count // 2 + 1
-    first = max(1, int(from_hz / sampling.rate_hz * sampling.count))
-    drawn = np.zeros(bins, dtype=np.complex64)
-    drawn[first:] = rng.standard_normal(2 * (bins - first), dtype=np.float32).view(np.complex64)
-    scale = rms_g * sampling.count / sqrt(4.0 * (bins - first))
-    return fft.irfft(drawn, sampling.count).astype(np.float32, copy=False) * np.float32(scale)
+def _shape(excitation: Excitation, sampling: Sampling) -> Array:
+    """RMS in g of the broad-band noise in each bin."""
+    shape = _flat(excitation.noise_g, ACCELERATION_BAND_HZ[0], sampling)
+    low, high = (round(edge * sampling.seconds) for edge in VELOCITY_BAND_HZ)
+    floor = velocity_to_g(1.0, 1.0) * _bins(sampling)[low:high] * (excitation.floor_mm_s / sqrt(high - low))
+    shape[low:high] = np.hypot(shape[low:high], floor)
+    return shape
+
+
+def _flat(rms_g: float, from_hz: float, sampling: Sampling) -> Array:
+    """RMS in g of each bin of a noise that is white from a frequency up to the anti-alias filter."""
+    first, last = (
+        min(round(edge * sampling.seconds), sampling.count // 2) for edge in (from_hz, ACCELERATION_BAND_HZ[1])
+    )
+    shape = np.zeros(sampling.count // 2 + 1)
+    shape[first:last] = rms_g / sqrt(max(last - first, 1))
+    return shape
+
+
+def _noise(shape: Array, rng: np.random.Generator, sampling: Sampling) -> Wave:
+    """Gaussian noise of this RMS in each bin in expectation, drawn bin by bin up to the anti-alias filter."""
+    last = min(round(ACCELERATION_BAND_HZ[1] * sampling.seconds), len(shape))
+    drawn = np.zeros(len(shape), dtype=np.complex64)
+    drawn[:last] = rng.standard_normal(2 * last, dtype=np.float32).view(np.complex64)
+    drawn *= (shape * (sampling.count / 2.0)).astype(np.float32)
+    return fft.irfft(drawn, sampling.count).astype(np.float32, copy=False)
 
 
 def _strike(wave: Wave, impacts: Impacts, shaft_hz: float, rng: np.random.Generator, sampling: Sampling) -> None:

@@ -1,0 +1,112 @@
+"""The limit of what anyone can reach on the twin's data, and that the data give nothing away beside it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.tree import DecisionTreeClassifier
+
+from pump_ml.generation import table
+from pump_ml.problems import Problem
+from pump_ml.schema import ASSET
+from pump_ml.twin import degradation, limit
+from pump_ml.twin.datasets import Fleet
+from pump_ml.twin.instruments import IDEAL, NAMES, Options
+from pump_ml.windows import Windows, make_windows
+
+TRAIN, TEST = 105, 35
+
+
+@pytest.fixture(scope="module")
+def windows(diagnosis: Problem) -> Windows:
+    plan = Fleet("v2", TRAIN + TEST)
+    readings = pd.concat([table(plan.rows(number), plan).to_pandas() for number in range(plan.pumps)])
+    return make_windows(readings.dropna(ignore_index=True), diagnosis, NAMES, which="last")
+
+
+def parts(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    number = windows.rows[ASSET].str[-4:].astype(int).to_numpy()
+    return number < TRAIN, number >= TRAIN
+
+
+def test_the_limit_lies_near_the_floor_that_the_labels_themselves_have() -> None:
+    found = limit.estimate(Fleet("v2", 14, samples=8))["targets"]
+    assert found["severity"]["limit"] > 0.97
+    assert found["mode"]["limit"] > 0.97
+    # Within severity 0 nobody can tell the damage: 1.25 points off for a quarter of the windows.
+    assert 0.3 < found["health_pct"]["limit"] < 1.5
+    for each in found.values():
+        assert each["low"] <= each["limit"] <= each["high"]
+
+
+def test_worse_instruments_lower_the_limit() -> None:
+    quiet = limit.estimate(Fleet("v2", 7, samples=8, options=IDEAL))["targets"]
+    poor = limit.estimate(Fleet("v2", 7, samples=8, options=Options(missing=0.05, missing_readings=15.0)))["targets"]
+    assert poor["health_pct"]["limit"] > quiet["health_pct"]["limit"]
+
+
+@pytest.mark.parametrize("target", ["severity", "mode"])
+def test_no_single_column_tells_a_class(windows: Windows, target: str) -> None:
+    """The best tree on one column's mean over the window, with or without the commissioning record, against all."""
+    train, test = parts(windows)
+    mean = windows.x.mean(axis=1)
+    assert windows.reference is not None
+    columns = np.concatenate([mean, mean - windows.reference, mean / np.maximum(windows.reference, 1e-3)], axis=1)
+    truth = windows.labels[target].astype(str).to_numpy()
+
+    def right(model: object, x: np.ndarray) -> float:
+        return float((model.fit(x[train], truth[train]).predict(x[test]) == truth[test]).mean())  # type: ignore[attr-defined]
+
+    single = [
+        right(DecisionTreeClassifier(max_depth=8, min_samples_leaf=5, random_state=0), columns[:, [column]])
+        for column in range(columns.shape[1])
+    ]
+    best = int(np.argmax(single))
+    together = right(RandomForestClassifier(100, random_state=0), columns)
+    assert single[best] < together - 0.10, f"{NAMES[best % len(NAMES)]}: {single[best]:.3f} of {together:.3f}"
+
+
+@pytest.fixture(scope="module")
+def constants() -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Of three fleets: what each pump is and read when new, and what its only sample has."""
+    fleets = []
+    for seed in (7, 8, 9):
+        plan = Fleet("v2", 420, seed, samples=1)
+        known, severity, mode = [], [], []
+        for number in range(plan.pumps):
+            pump, rows = plan.pump(number), plan.rows(number)
+            curves, site = pump.type.curves, pump.site
+            known.append([
+                number, curves.flow_m3_h, curves.head_m, curves.speed_rpm, curves.power_kw, pump.type.motor.rated_kw,
+                pump.type.vanes, site.static_head, site.npsh_available_m, site.liquid_c, site.ambient_c,
+                *(np.nanmean(values[rows.commissioning]) for values in rows.sensors.values()),
+            ])  # fmt: skip
+            # severity by the order in which a longer stay would have it; mode even where it does not show yet
+            severity.append(Fleet("v2", 420, seed, samples=4).rows(number).labels["severity"][120])
+            mode.append(degradation.MODES.index(plan._mode(number).name))
+        fleets.append((np.array(known), {"severity": np.array(severity), "mode": np.array(mode)}))
+    return fleets
+
+
+@pytest.mark.parametrize("target", ["severity", "mode"])
+def test_what_a_pump_is_says_nothing_about_what_it_has(
+    constants: list[tuple[np.ndarray, dict[str, np.ndarray]]], target: str
+) -> None:
+    """A model of asset constants alone, against the same model with the pumps' labels shuffled 40 times."""
+
+    def right(x: np.ndarray, labels: np.ndarray) -> float:
+        train = np.arange(len(x)) < 280
+        model = RandomForestClassifier(20, max_depth=6, random_state=0)
+        return float((model.fit(x[train], labels[train]).predict(x[~train]) == labels[~train]).mean())
+
+    shuffle = np.random.default_rng(0)
+    found = np.mean([right(x, labels[target]) for x, labels in constants])
+    chance = [np.mean([right(x, shuffle.permutation(labels[target])) for x, labels in constants]) for _ in range(40)]
+    assert found <= np.quantile(chance, 0.95), f"{found:.3f}, by chance {np.mean(chance):.3f}"
+
+
+def test_the_place_of_a_sample_says_nothing_about_its_severity() -> None:
+    plan = Fleet("v2", 280, samples=8)
+    grades = np.array([plan.rows(number).labels["severity"][120::60] for number in range(280)])
+    table = pd.DataFrame(grades).apply(lambda column: column.value_counts(normalize=True))
+    assert (np.abs(table - 0.25) < 0.12).all(axis=None)
