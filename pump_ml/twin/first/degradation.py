@@ -6,10 +6,9 @@ what is left of it; remaining useful life follows from the mode's growth law ``d
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+from pump_ml.twin.degradation import SEVERITY_BANDS, health_pct, rul_pct, used_life
 
-Array = NDArray[np.float64]
+__all__ = ["FAULTS", "HEALTHY", "MODES", "SEVERITY_BANDS", "FaultMode", "health_pct", "rul_pct", "used_life"]
 
 ZONE_CD_MM_S = 6.6
 """Velocity RMS where zone C meets D, ISO 10816-7:2009 table A.1, category I, up to 200 kW."""
@@ -99,21 +98,3 @@ FAULTS = (
 )
 
 MODES = tuple(fault.name for fault in (HEALTHY, *FAULTS))
-
-SEVERITY_BANDS = ((0.0, 0.05), (0.15, 0.30), (0.42, 0.58), (0.72, 0.95))
-"""Damage of dataset v2 by severity: 0 normal, 1 incipient, 2 moderate, 3 severe. The gaps keep the levels apart."""
-
-
-def used_life(damage: Array, growth: float) -> Array:
-    """Share of life that has passed when a mode with this growth exponent has done `damage` (0 to 1)."""
-    return np.clip(damage, 0.0, 1.0) ** (1.0 / growth)
-
-
-def rul_pct(damage: Array, growth: float) -> Array:
-    """Remaining useful life in percent of a life that ends at damage 1."""
-    return 100.0 * (1.0 - used_life(damage, growth))
-
-
-def health_pct(damage: Array) -> Array:
-    """Health in percent: 100 as new, 0 at end of life."""
-    return 100.0 * (1.0 - np.clip(damage, 0.0, 1.0))

@@ -10,6 +10,7 @@ from pump_ml.schema import Sensor
 from pump_ml.twin.first import degradation, hydraulics, instruments, vibration
 from pump_ml.twin.first.degradation import FaultMode
 from pump_ml.twin.first.instruments import Instrument
+from pump_ml.twin.hydraulics import ATMOSPHERE_BAR
 
 Array = NDArray[np.float64]
 
@@ -132,7 +133,7 @@ def observe(
     rated_a = pump.rated_kw / (np.sqrt(3.0) * 0.4 * 0.86 * 0.93)  # 400 V, power factor 0.86
 
     suction_m = pump.suction_head_m - 0.6 * q**2  # friction of the suction line
-    suction = (hydraulics.ATMOSPHERE_BAR + suction_m * hydraulics.BAR_PER_M) * (1.0 - fault.suction_loss * damage)
+    suction = (ATMOSPHERE_BAR + suction_m * hydraulics.BAR_PER_M) * (1.0 - fault.suction_loss * damage)
     discharge = suction + head_m * hydraulics.BAR_PER_M
     leakage = pump.leakage_l_h + fault.leakage_l_h * damage
 
@@ -149,7 +150,7 @@ def observe(
     velocity = vibration.overall(order_1, order_2, vane_pass, pump.floor_mm_s * r * swirl, 0.15 * broadband)
     kurtosis = np.full(readings, 3.0 + fault.kurtosis * damage)
 
-    rated_discharge = hydraulics.ATMOSPHERE_BAR + hydraulics.SHUTOFF_HEAD * pump.head_m * hydraulics.BAR_PER_M
+    rated_discharge = ATMOSPHERE_BAR + hydraulics.SHUTOFF_HEAD * pump.head_m * hydraulics.BAR_PER_M
     true_and_span = (
         (pump.speed_rpm * r, 3600.0),
         (pump.flow_m3_h * q - leakage / 1000.0, 1.5 * pump.flow_m3_h),

@@ -6,13 +6,10 @@ Symbols: ``q`` flow and ``r`` speed, both as a fraction of the rated point. Arra
 import numpy as np
 from numpy.typing import NDArray
 
+from pump_ml.twin.hydraulics import GRAVITY_M_S2, WATER_KG_M3
+
 Array = NDArray[np.float64]
 
-GRAVITY_M_S2 = 9.80665
-"""Standard gravity, ISO 80000-3."""
-WATER_KG_M3 = 998.2
-"""Density of water at 20 °C."""
-ATMOSPHERE_BAR = 1.01325
 SHUTOFF_HEAD = 1.2
 """Head at closed valve over rated head; 1.2 is the twin's choice.
 
