@@ -2,7 +2,8 @@
 
     PumpMLError
     ├── ConfigurationError      a setting, a YAML file or a name is wrong: fix it and start again
-    │   └── UnknownNameError    a name that the catalog does not hold
+    │   ├── UnknownNameError    a name that the catalog does not hold
+    │   └── OutdatedModelError  a model of a version of pump_ml that this one cannot read: train it again
     ├── DataError               the data cannot be used as they are
     │   ├── SourceError         a source cannot be read: missing, empty, a wrong delimiter, a missing column
     │   ├── ContractError       the readings break the contract of their suite: nothing was trained
@@ -53,6 +54,10 @@ class UnknownNameError(ConfigurationError):
         near = get_close_matches(name, self.known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         super().__init__(f"unknown {kind} {name!r}; known: {', '.join(self.known) or 'none'}.{hint}")
+
+
+class OutdatedModelError(ConfigurationError):
+    """A model was saved by a version of pump_ml whose format this one does not know."""
 
 
 class DataError(PumpMLError):

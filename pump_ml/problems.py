@@ -103,6 +103,25 @@ class SplitPolicy(_Frozen):
         return self
 
 
+class Conditions(_Frozen):
+    """The sensors that say what an asset is asked and what is around it, and nothing of its health.
+
+    What the other sensors show under the same conditions in the commissioning record is what a model compares with.
+
+    Args:
+        relative: counted as a share, such as speed and flow: the laws of pumps are powers of them.
+        absolute: counted by their difference, such as temperatures.
+    """
+
+    relative: tuple[str, ...] = ()
+    absolute: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them, the relative ones first."""
+        return (*self.relative, *self.absolute)
+
+
 class Problem(_Frozen):
     """A question to the data, as a YAML file under ``conf/problems/`` states it."""
 
@@ -110,6 +129,7 @@ class Problem(_Frozen):
     description: str = ""
     windows: WindowPolicy
     reference: Literal["commissioning"] | None = None
+    conditions: Conditions = Conditions()
     features: tuple[str, ...] | None = None
     targets: tuple[Target, ...] = Field(min_length=1)
     split: SplitPolicy
@@ -123,6 +143,8 @@ class Problem(_Frozen):
             raise ValueError(f"published: {', '.join(map(repr, strange))} is no target; expected {', '.join(names)}")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"predicts: {', '.join(map(repr, twice))} stands twice; state each target once")
+        if self.conditions.names and self.reference is None:
+            raise ValueError("conditions are those of the commissioning record; state reference: commissioning as well")
         if self.mode is not None and self.mode not in names:
             raise ValueError(f"mode {self.mode!r} is no target; expected one of {', '.join(names)}")
         return self
@@ -158,6 +180,11 @@ class Problem(_Frozen):
         if missing := [name for name in features if name not in sensors]:
             raise ConfigurationError(
                 f"problem {self.name!r} asks for the sensors {', '.join(missing)}; the data have {', '.join(sensors)}"
+            )
+        if missing := [name for name in self.conditions.names if name not in features]:
+            raise ConfigurationError(
+                f"problem {self.name!r}: the conditions {', '.join(missing)} are no features; expected some of "
+                f"{', '.join(features)}"
             )
         return tuple(features)
 

@@ -1,6 +1,6 @@
 """From readings to windows: the arrays that families learn from. Nothing here looks across two runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -21,14 +21,14 @@ class Windows:
 
     Args:
         x: readings, float64 ``(windows, length, sensors)``.
-        reference: mean of the asset's commissioning record, float64 ``(windows, sensors)``, or None.
+        commissioning: commissioning record of each asset, float64 ``(readings, sensors)``, or None.
         rows: ``asset_id, run_id, time`` of each window's last reading.
         labels: the targets at each window's last reading; empty where the readings bring none.
         sensors: names of the last axis of `x`.
     """
 
     x: Array
-    reference: Array | None
+    commissioning: Mapping[str, Array] | None
     rows: pd.DataFrame
     labels: pd.DataFrame
     sensors: tuple[str, ...]
@@ -38,11 +38,13 @@ class Windows:
 
     def where(self, mask: NDArray[np.bool_]) -> Self:
         """The windows that `mask` marks."""
+        rows = self.rows[mask].reset_index(drop=True)
+        kept = self.commissioning
         return replace(
             self,
             x=self.x[mask],
-            reference=None if self.reference is None else self.reference[mask],
-            rows=self.rows[mask].reset_index(drop=True),
+            commissioning=None if kept is None else {asset: kept[asset] for asset in rows[ASSET].unique()},
+            rows=rows,
             labels=self.labels[mask].reset_index(drop=True),
         )
 
@@ -93,7 +95,7 @@ def make_windows(
     targets = [target.name for target in problem.targets if target.name in last]
     return Windows(
         x=values[index],
-        reference=_reference(readings[commissioning], last[ASSET], sensors) if problem.reference else None,
+        commissioning=_records(readings[commissioning], last[ASSET], sensors) if problem.reference else None,
         rows=last[list(KEYS)],
         labels=last[targets],
         sensors=tuple(sensors),
@@ -119,12 +121,14 @@ def _ends(
     return np.concatenate(per_run), np.repeat(firsts, [len(ends) for ends in per_run])
 
 
-def _reference(commissioning: pd.DataFrame, assets: "pd.Series[Any]", sensors: Sequence[str]) -> Array:
-    means = commissioning.groupby(ASSET)[list(sensors)].mean()
-    if unknown := sorted(set(assets) - set(means.index)):
+def _records(commissioning: pd.DataFrame, assets: "pd.Series[Any]", sensors: Sequence[str]) -> dict[str, Array]:
+    records = {
+        str(asset): rows.to_numpy(dtype=np.float64) for asset, rows in commissioning.groupby(ASSET)[list(sensors)]
+    }
+    if unknown := sorted(set(assets) - set(records)):
         raise DataError(
             f"no commissioning record for {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}; the problem "
             f"compares each asset with its own: add its readings of the first healthy hours, marked "
             f"{COMMISSIONING} = true, or look for them in quarantine"
         )
-    return means.loc[assets].to_numpy(dtype=np.float64)
+    return records

@@ -48,8 +48,11 @@ class Work:
         ours, theirs = ([(t.name, t.kind, t.classes) for t in p.targets] for p in (self.problem, predictor.problem))
         if ours != theirs:
             return f"it answers {', '.join(name for name, *_ in theirs)}"
-        if (self.problem.windows, self.problem.reference) != (predictor.problem.windows, predictor.problem.reference):
+        if self.problem.windows != predictor.problem.windows:
             return "its windows are cut otherwise"
+        wanted, known = ((p.reference, p.conditions) for p in (self.problem, predictor.problem))
+        if wanted != known:
+            return "it compares with the commissioning record otherwise"
         return None
 
     def rows(self, part: str) -> pd.DataFrame:

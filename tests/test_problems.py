@@ -63,6 +63,9 @@ def test_without_thresholds_the_baseline_is_the_bar() -> None:
         pytest.param({"predicts": [], "targets": "none"}, "at least 1 item", id="no target"),
         pytest.param({"mode": "speed"}, "mode 'speed' is no target", id="mode that is no target"),
         pytest.param(
+            {"conditions": {"relative": ["speed_rpm"]}}, "state reference: commissioning", id="conditions of no record"
+        ),
+        pytest.param(
             {"predicts": [{"name": "mode", "kind": "classes", "metric": "accuracy"}], "targets": "none"},
             "lists its classes",
             id="classes without names",
@@ -160,3 +163,9 @@ def test_a_label_among_the_features_is_a_leak(
 def test_a_feature_that_the_data_lack_is_named() -> None:
     with pytest.raises(ConfigurationError, match="asks for the sensors q_m3_h; the data have p_bar"):
         parse(features=["p_bar", "q_m3_h"]).choose_features(["p_bar"], ["mode"])
+
+
+def test_a_condition_that_is_no_feature_is_named() -> None:
+    problem = parse(reference="commissioning", conditions={"relative": ["p_bar"], "absolute": ["t_c"]})
+    with pytest.raises(ConfigurationError, match="the conditions t_c are no features; expected some of p_bar, q_m3_h"):
+        problem.choose_features(["p_bar", "q_m3_h"], ["mode"])

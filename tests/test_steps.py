@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from conftest import FLEET, Trained, noise, train_all
 
-from pump_ml import catalog, registry, snapshots, steps
+from pump_ml import catalog, models, registry, snapshots, steps
 from pump_ml.errors import ConfigurationError, DataError, GateError, SnapshotError, UnknownNameError
 from pump_ml.schema import Telemetry
 from pump_ml.settings import Settings
@@ -419,6 +419,17 @@ def test_a_champion_of_another_window_length_is_called_unfit_and_falls(crowned: 
     decision = steps.promote(plan, evaluation)
     assert decision["promoted"]
     assert "cannot answer this problem any more" in decision["reason"]
+
+
+def test_a_champion_of_an_older_format_is_called_unfit_and_falls(
+    crowned: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "FORMAT", models.FORMAT + 1)
+    plan = steps.plan(crowned.stored["snapshot"], "diagnosis", "test/newer", families=("xgb",), preset="quick", seed=9)
+    candidates = [steps.train(plan, family) for family in ("baseline", "xgb")]
+    evaluation = steps.evaluate(plan, candidates)
+    assert f"format {models.FORMAT - 1}, expected {models.FORMAT}" in evaluation["champion"]["unfit"]
+    assert steps.promote(plan, evaluation)["promoted"]
 
 
 def test_a_store_that_cannot_be_asked_is_not_taken_for_one_without_a_champion(

@@ -50,8 +50,9 @@ def test_no_single_column_tells_a_class(windows: Windows, target: str) -> None:
     """The best tree on one column's mean over the window, with or without the commissioning record, against all."""
     train, test = parts(windows)
     mean = windows.x.mean(axis=1)
-    assert windows.reference is not None
-    columns = np.concatenate([mean, mean - windows.reference, mean / np.maximum(windows.reference, 1e-3)], axis=1)
+    assert windows.commissioning is not None
+    reference = np.stack([windows.commissioning[asset].mean(axis=0) for asset in windows.rows[ASSET]])
+    columns = np.concatenate([mean, mean - reference, mean / np.maximum(reference, 1e-3)], axis=1)
     truth = windows.labels[target].astype(str).to_numpy()
 
     def right(model: object, x: np.ndarray) -> float:

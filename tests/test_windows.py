@@ -113,15 +113,17 @@ RECORDED = readings({("a", "a/commissioning"): 3, ("a", "a/0"): 4, ("b", "b/comm
 def test_the_commissioning_record_is_the_reference_and_in_no_window() -> None:
     windows = make_windows(RECORDED, problem(4, 1, reference=True), SENSORS)
     assert set(windows.rows["run_id"]) == {"a/0", "b/0"}
-    assert windows.reference is not None
-    # Means of 0, 1, 2 and of 2000, 2001.
-    assert windows.reference[:, 0].tolist() == [1.0, 2000.5, 2000.5]
+    assert windows.commissioning is not None
+    assert {asset: record[:, 0].tolist() for asset, record in windows.commissioning.items()} == {
+        "a": [0.0, 1.0, 2.0],
+        "b": [2000.0, 2001.0],
+    }
     assert not np.isin(windows.x[:, :, 0], RECORDED.loc[RECORDED["commissioning"], "pressure_bar"]).any()
 
 
 def test_without_a_reference_the_commissioning_record_is_readings_as_any_other() -> None:
     windows = make_windows(RECORDED, problem(4, 1), SENSORS)
-    assert windows.reference is None
+    assert windows.commissioning is None
     assert "a/commissioning" in set(windows.rows["run_id"])
 
 
@@ -149,13 +151,14 @@ def test_a_missing_column_is_named() -> None:
 
 def test_no_readings_give_no_windows() -> None:
     windows = make_windows(RECORDED[:0], problem(4, 1, reference=True), SENSORS)
-    assert (len(windows), windows.x.shape, windows.reference.shape) == (0, (0, 4, 2), (0, 2))
+    assert (len(windows), windows.x.shape, windows.commissioning) == (0, (0, 4, 2), {})
 
 
 def test_windows_of_some_assets_keep_what_belongs_together() -> None:
     windows = make_windows(RECORDED, problem(4, 1, reference=True), SENSORS)
     some = windows.of_assets(["b"])
-    assert len(some) == len(some.x) == len(some.reference) == len(some.labels) == 2
+    assert len(some) == len(some.x) == len(some.labels) == 2
+    assert set(some.commissioning) == {"b"}
     np.testing.assert_array_equal(some.x, windows.x[1:])
     assert some.rows.index.tolist() == some.labels.index.tolist() == [0, 1]
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pump_ml import catalog
-from pump_ml.errors import ConfigurationError, DataError
+from pump_ml.errors import ConfigurationError, DataError, OutdatedModelError
 from pump_ml.problems import Problem, Target
 from pump_ml.schema import ASSET, COMMISSIONING, KEYS
 from pump_ml.windows import Windows, make_windows
@@ -23,7 +23,7 @@ classes."""
 Watch = Callable[[int, Mapping[str, float]], None]
 """Called with a step (epoch, tree) and the metrics there, while a family learns."""
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder that a predictor is saved as."""
 
 
@@ -125,11 +125,11 @@ def load_predictor(folder: Path) -> Predictor:
     """The predictor that `Predictor.save` wrote.
 
     Raises:
-        ConfigurationError: the folder was written by a version whose format this one does not know.
+        OutdatedModelError: the folder was written by a version whose format this one does not know.
     """
     content = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))
     if content["format"] != FORMAT:
-        raise ConfigurationError(f"{folder}: format {content['format']}, expected {FORMAT}; train the model again")
+        raise OutdatedModelError(f"{folder}: format {content['format']}, expected {FORMAT}; train the model again")
     family: Any = catalog.load("family", catalog.FAMILIES, content["family"])
     predictor: type[Predictor] = family.predictor
     return predictor.load_state(

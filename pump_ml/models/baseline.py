@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
 from pump_ml.models import Answers, Predictor, Watch, class_codes, fitted_assets, training_values
-from pump_ml.models.features import statistics
+from pump_ml.models.features import Statistics
 from pump_ml.problems import Problem
 from pump_ml.windows import Windows
 
@@ -16,19 +16,24 @@ TRUSTED = ["sklearn.tree._tree.Tree"]
 
 
 class BaselinePredictor(Predictor):
-    """One forest a target."""
+    """One forest a target, and the statistics that they look at."""
 
     family: ClassVar[str] = "baseline"
 
     def __init__(
-        self, problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...], forests: dict[str, Any]
+        self,
+        problem: Problem,
+        sensors: tuple[str, ...],
+        assets: tuple[str, ...],
+        statistics: Statistics,
+        forests: dict[str, Any],
     ) -> None:
         super().__init__(problem, sensors, assets)
-        self.forests = forests
+        self.statistics, self.forests = statistics, forests
 
     def answer(self, windows: Windows) -> Answers:
         """See `Predictor.answer`."""
-        features, _ = statistics(windows)
+        features, _ = self.statistics.transform(windows)
         answers: Answers = {}
         for target in self.problem.targets:
             forest = self.forests[target.name]
@@ -44,18 +49,17 @@ class BaselinePredictor(Predictor):
 
         for name, forest in self.forests.items():
             skops.io.dump(forest, folder / f"{name}.skops")
-        return {}
+        return {"statistics": self.statistics.to_json()}
 
     @classmethod
     def load_state(
         cls, folder: Path, state: dict[str, Any], problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]
     ) -> Self:
-        """See `Predictor.load_state`; there is no more state than the forests."""
-        del state
+        """See `Predictor.load_state`."""
         import skops.io
 
         forests = {t.name: skops.io.load(folder / f"{t.name}.skops", trusted=TRUSTED) for t in problem.targets}
-        return cls(problem, sensors, assets, forests)
+        return cls(problem, sensors, assets, Statistics.from_json(state["statistics"]), forests)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class Baseline:
     def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
         """Learn one forest a target from `train`; a forest needs no validation."""
         del validation
-        features, _ = statistics(train)
+        statistics = Statistics.fit(train, problem)
+        features, _ = statistics.transform(train)
         options: dict[str, Any] = {
             "n_estimators": self.trees,
             "max_features": self.features,
@@ -99,7 +104,7 @@ class Baseline:
             # Threads add up the trees' answers in no fixed order: the last digit would change from call to call.
             forests[target.name].set_params(n_jobs=1)
             watch(step, {"progress": (step + 1) / len(problem.targets)})
-        return BaselinePredictor(problem, train.sensors, fitted_assets(train), forests)
+        return BaselinePredictor(problem, train.sensors, fitted_assets(train), statistics, forests)
 
 
 def spread(probabilities: Any, codes: Any, classes: int) -> Any:

@@ -1,83 +1,118 @@
-"""What families make of a window before they learn: statistics for trees, channels for networks."""
+"""What families make of a window before they learn: statistics for trees, channels for networks.
 
+Both hold the readings themselves and, where there are commissioning records, what they show beyond the asset's normal
+(`pump_ml.models.normal_behaviour`).
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pump_ml.models.normal_behaviour import NormalBehaviour
+from pump_ml.problems import Problem
 from pump_ml.windows import Windows
 
 Array = NDArray[np.float64]
 
 
-def statistics(windows: Windows) -> tuple[Array, list[str]]:
-    """Mean, standard deviation, slope, last value and change since commissioning of each window.
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Mean, standard deviation, slope and last value of each sensor, mean and standard deviation of its residuals.
 
-    Returns:
-        float64 ``(windows, columns)`` and the column names, ``STATISTIC(SENSOR)``.
+    Args:
+        normal: the normal behaviour of the assets; None where there are no commissioning records.
     """
-    x = windows.x
-    steps = np.arange(x.shape[1]) - (x.shape[1] - 1) / 2.0
-    mean = x.mean(axis=1)
-    blocks = {
-        "mean": mean,
-        "std": x.std(axis=1),
-        "slope": np.einsum("nts,t->ns", x, steps) / max(float(steps @ steps), 1.0),
-        "last": x[:, -1],
-    }
-    if windows.reference is not None:
-        blocks["change"] = mean - windows.reference
-        blocks["ratio"] = _relative(mean - windows.reference, windows.reference)
-    names = [f"{statistic}({sensor})" for statistic in blocks for sensor in windows.sensors]
-    return np.concatenate(list(blocks.values()), axis=1), names
+
+    normal: NormalBehaviour | None
+
+    @classmethod
+    def fit(cls, train: Windows, problem: Problem) -> Self:
+        """From training windows only."""
+        return cls(_normal(train, problem))
+
+    def transform(self, windows: Windows) -> tuple[Array, list[str]]:
+        """The statistics of each window.
+
+        Returns:
+            float64 ``(windows, columns)`` and the column names, ``STATISTIC(SENSOR)``.
+        """
+        x = windows.x
+        steps = np.arange(x.shape[1]) - (x.shape[1] - 1) / 2.0
+        blocks = {
+            "mean": x.mean(axis=1),
+            "std": x.std(axis=1),
+            "slope": np.einsum("nts,t->ns", x, steps) / max(float(steps @ steps), 1.0),
+            "last": x[:, -1],
+        }
+        names = [f"{statistic}({sensor})" for statistic in blocks for sensor in windows.sensors]
+        if self.normal:
+            share, excess = self.normal.residuals(windows)
+            beyond = {"share": share.mean(axis=1), "share_std": share.std(axis=1), "excess": excess.mean(axis=1)}
+            names += [f"{statistic}({sensor})" for statistic in beyond for sensor in self.normal.answers]
+            blocks |= beyond
+        return np.concatenate(list(blocks.values()), axis=1), names
+
+    def to_json(self) -> dict[str, Any]:
+        """For the predictor's file."""
+        return {"normal": self.normal.to_json() if self.normal else None}
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> Self:
+        """What `to_json` gave."""
+        return cls(_restored(state))
 
 
 @dataclass(frozen=True, eq=False)
 class Channels:
     """Channels of a network, each with zero mean and unit variance over the training windows.
 
-    The channels are the readings and, where there is a commissioning record, their change and relative change since
-    then.
-
     Args:
+        normal: the normal behaviour of the assets; None where there are no commissioning records.
         mean: of each channel over the training windows.
         scale: standard deviation of each channel over the training windows.
     """
 
+    normal: NormalBehaviour | None
     mean: Array
     scale: Array
 
     @classmethod
-    def fit(cls, train: Windows) -> Self:
-        """Mean and scale of training windows only."""
-        raw = _channels(train)
+    def fit(cls, train: Windows, problem: Problem) -> Self:
+        """From training windows only."""
+        unscaled = cls(_normal(train, problem), np.zeros(1), np.ones(1))
+        raw = unscaled._raw(train)
         scale = raw.std(axis=(0, 1))
-        return cls(raw.mean(axis=(0, 1)), np.where(scale > 1e-12, scale, 1.0))
+        return cls(unscaled.normal, raw.mean(axis=(0, 1)), np.where(scale > 1e-12, scale, 1.0))
 
     def transform(self, windows: Windows) -> NDArray[np.float32]:
         """float32 ``(windows, length, channels)``."""
-        return ((_channels(windows) - self.mean) / self.scale).astype(np.float32)
+        return ((self._raw(windows) - self.mean) / self.scale).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """For the predictor's file."""
-        return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        normal = self.normal.to_json() if self.normal else None
+        return {"normal": normal, "mean": self.mean.tolist(), "scale": self.scale.tolist()}
 
     @classmethod
-    def from_json(cls, state: dict[str, Any]) -> Self:
+    def from_json(cls, state: Mapping[str, Any]) -> Self:
         """What `to_json` gave."""
-        return cls(np.array(state["mean"]), np.array(state["scale"]))
+        return cls(_restored(state), np.array(state["mean"]), np.array(state["scale"]))
+
+    def _raw(self, windows: Windows) -> Array:
+        if not self.normal:
+            return windows.x
+        share, _ = self.normal.residuals(windows)
+        return np.concatenate([windows.x, share], axis=2)
 
 
-def _channels(windows: Windows) -> Array:
-    if windows.reference is None:
-        return windows.x
-    reference = windows.reference[:, None, :]
-    change = windows.x - reference
-    return np.concatenate([windows.x, change, _relative(change, reference)], axis=2)
+def _normal(train: Windows, problem: Problem) -> NormalBehaviour | None:
+    if train.commissioning is None:
+        return None
+    return NormalBehaviour.fit(train.commissioning, train.sensors, problem.conditions)
 
 
-def _relative(change: Array, reference: Array) -> Array:
-    """Relative change, on a logarithmic scale so that a fault's hundredfold leakage does not drown the rest."""
-    ratio = change / np.maximum(np.abs(reference), 0.05)
-    return np.sign(ratio) * np.log1p(np.abs(ratio))
+def _restored(state: Mapping[str, Any]) -> NormalBehaviour | None:
+    return NormalBehaviour.from_json(state["normal"]) if state["normal"] else None

@@ -116,7 +116,7 @@ def fit_network(
     if not len(train) or not len(validation):
         raise DataError(f"{len(train)} training and {len(validation)} validation windows; expected some of each")
     keras.utils.set_random_seed(seed)
-    channels = Channels.fit(train)
+    channels = Channels.fit(train, problem)
     scales = {t.name: _scale(training_values(train, t)) for t in problem.targets if t.kind == "regression"}
     inputs = keras.Input((train.x.shape[1], len(channels.mean)))
     features = trunk(inputs)

@@ -8,13 +8,13 @@ import numpy as np
 import xgboost
 
 from pump_ml.models import Answers, Predictor, Watch, class_codes, fitted_assets, training_values
-from pump_ml.models.features import statistics
+from pump_ml.models.features import Statistics
 from pump_ml.problems import Problem, Target
 from pump_ml.windows import Windows
 
 
 class XgbPredictor(Predictor):
-    """One booster a target."""
+    """One booster a target, and the statistics that they look at."""
 
     family: ClassVar[str] = "xgb"
 
@@ -23,14 +23,15 @@ class XgbPredictor(Predictor):
         problem: Problem,
         sensors: tuple[str, ...],
         assets: tuple[str, ...],
+        statistics: Statistics,
         boosters: dict[str, xgboost.Booster],
     ) -> None:
         super().__init__(problem, sensors, assets)
-        self.boosters = boosters
+        self.statistics, self.boosters = statistics, boosters
 
     def answer(self, windows: Windows) -> Answers:
         """See `Predictor.answer`."""
-        features, names = statistics(windows)
+        features, names = self.statistics.transform(windows)
         matrix = xgboost.DMatrix(features, feature_names=names)
         return {target.name: self.boosters[target.name].predict(matrix) for target in self.problem.targets}
 
@@ -38,16 +39,15 @@ class XgbPredictor(Predictor):
         """Boosters in XGBoost's own binary JSON."""
         for name, booster in self.boosters.items():
             booster.save_model(folder / f"{name}.ubj")
-        return {}
+        return {"statistics": self.statistics.to_json()}
 
     @classmethod
     def load_state(
         cls, folder: Path, state: dict[str, Any], problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]
     ) -> Self:
-        """See `Predictor.load_state`; there is no more state than the boosters."""
-        del state
+        """See `Predictor.load_state`."""
         boosters = {t.name: xgboost.Booster(model_file=folder / f"{t.name}.ubj") for t in problem.targets}
-        return cls(problem, sensors, assets, boosters)
+        return cls(problem, sensors, assets, Statistics.from_json(state["statistics"]), boosters)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class Xgb:
     def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
         """Learn one booster a target."""
         boosters: dict[str, xgboost.Booster] = {}
-        (x, names), (x_validation, _) = statistics(train), statistics(validation)
+        statistics = Statistics.fit(train, problem)
+        (x, names), (x_validation, _) = statistics.transform(train), statistics.transform(validation)
         for number, target in enumerate(problem.targets):
             inside = xgboost.DMatrix(x, _labels(train, target), feature_names=names)
             outside = xgboost.DMatrix(x_validation, _labels(validation, target), feature_names=names)
@@ -109,7 +110,7 @@ class Xgb:
                 for step in range(0, len(loss), 10):
                     watch(step, {f"{part}/{target.name}_loss": float(loss[step])})
             watch(number, {"progress": (number + 1) / len(problem.targets)})
-        return XgbPredictor(problem, train.sensors, fitted_assets(train, validation), boosters)
+        return XgbPredictor(problem, train.sensors, fitted_assets(train, validation), statistics, boosters)
 
 
 def _labels(windows: Windows, target: Target) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from pump_ml.errors import ConfigurationError
+from pump_ml.errors import ConfigurationError, OutdatedModelError
 from pump_ml.steps.common import Json, Progress, log, log_progress, step
 
 
@@ -49,9 +49,14 @@ def evaluate(
     contested = truth
     if standing is not None:
         version, family = standing
-        model = registry.load_model(name, version)
-        predictor = registry.predictor_of(model)
-        champion = {"family": family, "version": version, "contest": None, "unfit": work.unfit(predictor)}
+        champion = {"family": family, "version": version, "contest": None}
+        try:
+            model = registry.load_model(name, version)
+        except OutdatedModelError as error:
+            champion["unfit"] = str(error)
+        else:
+            predictor = registry.predictor_of(model)
+            champion["unfit"] = work.unfit(predictor)
         if not champion["unfit"]:
             contested = truth[~truth[ASSET].isin(predictor.assets)]
             champion["rows"] = len(contested)

@@ -1,0 +1,139 @@
+"""The normal behaviour model: what demand and weather explain is no residual, what a fault does is."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pump_ml.models.features import Channels, Statistics
+from pump_ml.models.normal_behaviour import NormalBehaviour
+from pump_ml.problems import Conditions, Problem
+from pump_ml.windows import Windows
+
+SENSORS = ("speed_rpm", "flow_m3_h", "ambient_temperature_c", "head_m", "bearing_temperature_c", "leakage_l_h")
+CONDITIONS = Conditions(relative=("speed_rpm", "flow_m3_h"), absolute=("ambient_temperature_c",))
+HEAD, BEARING, LEAKAGE = 0, 1, 2
+"""Places of the answers."""
+
+
+def pump(number: int, count: int, *, low: float = 0.8, high: float = 1.0, fault: float = 0.0) -> np.ndarray:
+    """Readings of one pump at random speeds, flows and weather; a fault takes head, warms the bearing and leaks."""
+    own, stream = np.random.default_rng(number), np.random.default_rng([number, count, int(1e3 * (low + fault))])
+    size, slope = own.uniform(50.0, 300.0), own.uniform(0.2, 0.4)
+    speed, share = stream.uniform(low, high, count), stream.uniform(0.7, 1.2, count)
+    ambient = 20.0 + stream.uniform(-5.0, 5.0, count)
+    head = 40.0 * speed**2 * (1.0 + slope * (1.0 - share**2)) * (1.0 - 0.1 * fault)
+    bearing = ambient + own.uniform(15.0, 30.0) * speed + 10.0 * fault
+    noise = stream.normal(0.0, 1.0, (count, 2))
+    return np.stack(
+        [
+            1480.0 * speed, size * share * speed, ambient, head * (1.0 + 0.002 * noise[:, 0]),
+            bearing + 0.2 * noise[:, 1], np.abs(0.1 + 10.0 * fault + stream.normal(0.0, 0.2, count)),
+        ],
+        axis=1,
+    )  # fmt: skip
+
+
+def windows(numbers: range, **how: float) -> Windows:
+    """Five windows of 60 readings a pump, and its record of 120 readings when new."""
+    x = np.concatenate([pump(number, 300, **how).reshape(5, 60, -1) for number in numbers])
+    names = [f"p{number:03d}" for number in numbers]
+    rows = pd.DataFrame({"asset_id": np.repeat(names, 5), "run_id": "r", "time": range(len(x))})
+    records = {name: pump(number, 120) for name, number in zip(names, numbers, strict=True)}
+    return Windows(x, records, rows, pd.DataFrame(index=range(len(x))), SENSORS)
+
+
+@pytest.fixture(scope="module")
+def normal() -> NormalBehaviour:
+    train = windows(range(40))
+    assert train.commissioning is not None
+    return NormalBehaviour.fit(train.commissioning, SENSORS, CONDITIONS)
+
+
+UNSEEN = range(40, 60)
+
+
+def test_what_demand_and_weather_do_to_a_healthy_pump_is_no_residual(normal: NormalBehaviour) -> None:
+    healthy = windows(UNSEEN)
+    share, excess = normal.residuals(healthy)
+    assert share.shape == excess.shape == (100, 60, 3)
+    # Head swings by a third with speed and flow; of that, less than a part in a thousand is left in the mean.
+    assert healthy.x[..., 3].std() / healthy.x[..., 3].mean() > 0.1
+    assert np.abs(share[..., HEAD].mean(axis=1)).max() < 0.003
+    assert np.abs(excess[..., BEARING].mean(axis=1)).max() < 0.3
+
+
+def test_a_fault_shows_as_large_as_it_is(normal: NormalBehaviour) -> None:
+    share, excess = normal.residuals(windows(UNSEEN, fault=0.5))
+    assert share[..., HEAD].mean() == pytest.approx(np.log(0.95), abs=0.003)
+    assert excess[..., BEARING].mean() == pytest.approx(5.0, abs=0.3)
+    assert excess[..., LEAKAGE].mean() == pytest.approx(5.0, abs=0.3)
+
+
+def test_the_fleet_helps_a_pump_where_its_own_record_ends(normal: NormalBehaviour) -> None:
+    """Slower than any of its commissioning readings, but not than those of others."""
+    slow = windows(range(100, 110), low=0.8, high=0.85)
+    assert slow.commissioning is not None
+    fast = {name: record[record[:, 0] > 1480.0 * 0.92] for name, record in slow.commissioning.items()}
+    share, _ = normal.residuals(replace(slow, commissioning=fast))
+    assert np.abs(share[..., HEAD].mean(axis=1)).max() < 0.02
+
+
+def test_a_pump_at_rest_has_no_residuals(normal: NormalBehaviour) -> None:
+    resting = windows(UNSEEN)
+    resting.x[:, 30:, [0, 1, 3]] = 0.0
+    share, excess = normal.residuals(resting)
+    assert not share[:, 30:].any()
+    assert not excess[:, 30:].any()
+    assert share[:, :30].any()
+
+
+def test_without_conditions_a_pump_is_compared_with_the_mean_of_its_record() -> None:
+    train = windows(range(20))
+    assert train.commissioning is not None
+    plain = NormalBehaviour.fit(train.commissioning, SENSORS, Conditions())
+    assert plain.answers == SENSORS
+    share, _ = plain.residuals(train)
+    flow = 1  # differs from pump to pump by far more than within one
+    shown, record = (
+        np.arcsinh(values[..., flow] / plain.scale[flow]).mean()
+        for values in (train.x[:5], train.commissioning["p000"])
+    )
+    assert share[:5, :, flow].mean() == pytest.approx(shown - record, abs=2e-3)
+
+
+def test_it_survives_json_to_the_last_digit(normal: NormalBehaviour) -> None:
+    again = NormalBehaviour.from_json(json.loads(json.dumps(normal.to_json())))
+    for one, other in zip(normal.residuals(windows(UNSEEN)), again.residuals(windows(UNSEEN)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_sensor_that_never_moves_and_one_that_is_always_0_do_no_harm() -> None:
+    train = windows(range(8))
+    assert train.commissioning is not None
+    for values in (train.x, *train.commissioning.values()):
+        values[..., 3], values[..., 5], values[..., 0] = 7.0, 0.0, 1480.0
+    found = NormalBehaviour.fit(train.commissioning, SENSORS, CONDITIONS)
+    share, excess = found.residuals(train)
+    assert np.isfinite(share).all()
+    assert np.abs(excess[..., [HEAD, LEAKAGE]]).max() < 0.01
+
+
+def test_windows_without_a_record_are_told_so(normal: NormalBehaviour) -> None:
+    with pytest.raises(ValueError, match="no commissioning records"):
+        normal.residuals(replace(windows(UNSEEN), commissioning=None))
+
+
+def test_statistics_and_channels_have_a_column_for_what_they_say(diagnosis: Problem) -> None:
+    problem = diagnosis.model_copy(update={"conditions": CONDITIONS})
+    train = windows(range(10))
+    columns, names = Statistics.fit(train, problem).transform(train)
+    assert columns.shape == (50, len(names))
+    assert len(set(names)) == len(names) == 4 * len(SENSORS) + 3 * 3
+    assert columns[:, names.index("mean(head_m)")] == pytest.approx(train.x[..., 3].mean(axis=1))
+    channels = Channels.fit(train, problem).transform(train)
+    assert channels.shape == (50, 60, len(SENSORS) + 3)
+    assert channels.mean(axis=(0, 1)) == pytest.approx(0.0, abs=1e-4)
+    assert channels.std(axis=(0, 1)) == pytest.approx(1.0, abs=1e-3)
