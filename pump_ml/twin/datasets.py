@@ -4,7 +4,7 @@ Each pump has random streams of its own, by its number and by what they are for.
 size of its fleet and whoever works it out, and an option changes nothing but what it is about.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pump_ml.errors import ConfigurationError
 from pump_ml.twin import degradation, duty, fleet, instruments, vibration, waveform
 from pump_ml.twin.datasheet import DataSheet
-from pump_ml.twin.degradation import FAULTS, HEALTHY, FaultMode
+from pump_ml.twin.degradation import FAULTS, HEALTHY, FaultMode, Life
 from pump_ml.twin.fleet import Pump
 from pump_ml.twin.instruments import SENSORS, WHOLE, Options
 from pump_ml.twin.operation import Demand, State, full_scales, operate
@@ -312,47 +312,113 @@ WITHDRAWN = 0.15
 REPAIR_H = 48.0
 
 
+@dataclass(frozen=True, eq=False)
+class Service:
+    """A life as far as it is watched.
+
+    Args:
+        life: the whole of it.
+        age_h: hours of operation before the first of its rows.
+        rows: where the watched part lies in the pump's record.
+        operated: hours of operation since the life began, at each of these rows.
+        seen: whether the record shows its end, a failure.
+    """
+
+    life: Life
+    age_h: float
+    rows: slice
+    operated: NDArray[np.float64]
+    seen: bool
+
+
+def draw_hours(plan: Fleet, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Hours of a pump's readings since its record began; shorter where the pump is withdrawn."""
+    watched = plan.days * (float(rng.uniform(0.2, 0.9)) if rng.random() < WITHDRAWN else 1.0)
+    step_h = plan.step_s / 3600.0
+    return np.arange(max(2, int(watched * 24.0 / step_h)), dtype=np.float64) * step_h
+
+
+def draw_services(
+    fault: FaultMode, running: NDArray[np.bool_], step_h: float, rng: np.random.Generator
+) -> Iterator[Service]:
+    """The lives of a pump that runs at these readings, one after the other.
+
+    The record begins at a random age. A life ends by failure (damage 1) or earlier, by planned maintenance; then the
+    pump is as new, and another fault is on its way.
+
+    Args:
+        fault: of the first life.
+        running: at each reading of the record.
+        step_h: between two readings.
+        rng: source of the lives.
+    """
+    worked = np.cumsum(running) * step_h
+    begin, age = 0, None
+    while begin < len(running):
+        life = degradation.draw_life(fault, MEDIAN_LIFE_H, rng)
+        if age is None:
+            age = float(rng.uniform(0.0, 0.9)) * life.end_h
+        planned = rng.random() < PLANNED
+        stop = age + (life.end_h - age) * (float(rng.uniform(0.1, 1.0)) if planned else 1.0)
+        before = worked[begin - 1] if begin else 0.0
+        end = int(np.searchsorted(worked, before + stop - age, side="left")) + 1
+        part = slice(begin, min(end, len(running)))
+        operated = np.minimum(age + worked[part] - before, life.end_h)
+        yield Service(life, age, part, operated, end <= len(running) and not planned)
+        begin = end + int(REPAIR_H / step_h)
+        age, fault = 0.0, FAULTS[int(rng.integers(len(FAULTS)))]
+
+
+@dataclass(frozen=True, eq=False)
+class Lives:
+    """The truth behind a pump's record of v3.
+
+    Args:
+        pump: the pump set.
+        hours: of each reading, since the record began.
+        demand: ``(readings,)``, float32.
+        services: its lives.
+    """
+
+    pump: Pump
+    hours: NDArray[np.float64]
+    demand: Demand
+    services: tuple[Service, ...]
+
+
+def draw_lives(plan: Fleet, number: int, streams: Streams) -> Lives:
+    """Draw a pump's lives and what is asked of it, as the calendar goes."""
+    pump = plan.pump(number)
+    hours = draw_hours(plan, streams.life)
+    asked = duty.calendar(pump, hours, plan.step_s, streams.demand)
+    services = draw_services(plan._mode(number), asked.speed > 0, plan.step_s / 3600.0, streams.life)
+    return Lives(pump, hours, asked, tuple(services))
+
+
 def _lives(plan: Fleet, number: int) -> Rows:
     """Dataset v3 of a pump: its commissioning record, and its lives as the calendar goes, in float32.
 
-    The record begins at a random age. A life ends by failure (damage 1) or earlier, by planned maintenance; then the
-    pump is as new, and another fault is on its way. Rows of a life of which the end was not seen are ``censored``; the
-    labels say what would have come.
+    Rows of a life of which the end was not seen are ``censored``; the labels say what would have come.
     """
-    pump, asset, streams = plan.pump(number), plan.asset_id(number), plan.streams(number)
-    rng, step_h = streams.life, plan.step_s / 3600.0
-    watched = plan.days * (float(rng.uniform(0.2, 0.9)) if rng.random() < WITHDRAWN else 1.0)
-    hours = np.arange(max(2, int(watched * 24.0 / step_h)), dtype=np.float64) * step_h
-    asked = duty.calendar(pump, hours, plan.step_s, streams.demand)
+    asset, streams = plan.asset_id(number), plan.streams(number)
+    made = draw_lives(plan, number, streams)
+    pump, hours, asked, step_h = made.pump, made.hours, made.demand, plan.step_s / 3600.0
     running = asked.speed > 0
-    worked = np.cumsum(running) * step_h
-
-    fault = plan._mode(number)
+    first = made.services[0]
+    calendar_age = first.age_h * len(hours) / max(1, int(running.sum()))
     new = _commissioning(pump, streams, plan.options)
 
     pieces: list[tuple[str, slice, dict[str, Array], dict[str, NDArray[Any]]]] = []
     waveforms: list[Record] = []
     late = _late(hours * 3600.0, streams.clock, plan.options)
-    begin, age, calendar_age, whole_h = 0, None, 0.0, 0.0
-    for place in range(len(hours)):  # never so many lives
-        life = degradation.draw_life(fault, MEDIAN_LIFE_H, rng)
-        if age is None:
-            age = float(rng.uniform(0.0, 0.9)) * life.end_h
-            whole_h = life.end_h
-            calendar_age = age * len(hours) / max(1, int(running.sum()))
-        planned = rng.random() < PLANNED
-        stop = age + (life.end_h - age) * (float(rng.uniform(0.1, 1.0)) if planned else 1.0)
-        before = worked[begin - 1] if begin else 0.0
-        end = int(np.searchsorted(worked, before + stop - age, side="left")) + 1
-        seen = end <= len(hours) and not planned
-        part = slice(begin, min(end, len(hours)))
-        operated = np.minimum(age + worked[part] - before, life.end_h)
+    for place, service in enumerate(made.services):
+        life, part, operated = service.life, service.rows, service.operated
         damage = life.at(operated)
         piece = asked.part(part)
         run_id = f"{asset}/life-{place}"
         # At noon, so that pumps of the day shift run.
         noon = range(round(12.0 / step_h), len(hours), max(1, round(plan.waveforms_h / step_h)))
-        taken_at = [row - begin for row in noon if part.start <= row < part.stop and running[row]]
+        taken_at = [row - part.start for row in noon if part.start <= row < part.stop and running[row]]
         state = operate(pump, life.fault, damage.astype(np.float32), piece)
         shown, taken = observe(pump, state, piece, streams, plan.options, taken_at if plan.waveforms_h else ())
         grade = degradation.severity(damage)
@@ -362,19 +428,15 @@ def _lives(plan: Fleet, number: int) -> Rows:
             "rul_pct": np.round(100.0 * (1.0 - operated / life.end_h), 3),
             "health_pct": np.round(degradation.health_pct(damage), 3),
             "rul_hours": np.round(life.end_h - operated, 1),
-            "censored": np.full(len(operated), not seen),
+            "censored": np.full(len(operated), not service.seen),
         }
         pieces.append((run_id, part, shown, labels))
         start_us = START_US + 30 * DAY_US
-        waveforms += [Record(run_id, start_us + int(late[begin + row]), near, far) for row, near, far in taken]
-        begin = end + int(REPAIR_H / step_h)
-        if begin >= len(hours):
-            break
-        age, fault = 0.0, FAULTS[int(rng.integers(len(FAULTS)))]
+        waveforms += [Record(run_id, start_us + int(late[part.start + row]), near, far) for row, near, far in taken]
 
     record = int(np.prod(RECORD))
     commissioned = -round(calendar_age) * 3600.0 - 86400.0 + np.arange(record, dtype=np.float64) * RECORD_S
-    when_new = {"rul_pct": 100.0, "health_pct": 100.0, "rul_hours": np.round(whole_h, 1)}
+    when_new = {"rul_pct": 100.0, "health_pct": 100.0, "rul_hours": np.round(first.life.end_h, 1)}
     return Rows(
         asset_id=asset,
         runs=((f"{asset}/commissioning", record), *((run, part.stop - part.start) for run, part, _, _ in pieces)),
