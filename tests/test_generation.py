@@ -188,8 +188,10 @@ def test_a_pumps_life_is_drawn(tmp_path: Path) -> None:
 
 
 def test_the_limit_is_printed_for_both_datasets() -> None:
-    for dataset, targets in (("v2", {"severity", "mode", "rul_pct", "health_pct"}), ("v3", {"rul_pct"})):
-        done = CliRunner().invoke(app, ["twin", "limit", "--dataset", dataset, "--pumps", "3"])
+    window = {"severity", "mode", "rul_pct", "health_pct"}
+    for dataset, targets in (("v2", window), ("v3", window | {"rul_hours", "rul_pct_known_past"})):
+        done = CliRunner().invoke(app, ["twin", "limit", "--dataset", dataset, "--preset", "small", "--pumps", "2"])
         assert done.exit_code == 0, done.exception
         told = json.loads(done.stdout[done.stdout.index("{") :])
         assert set(told["targets"]) == targets
+        assert {name for name, each in told["targets"].items() if "given" in each} == targets - window - {"rul_hours"}

@@ -1,11 +1,14 @@
 """The limit of what anyone can reach on the twin's data, and that the data give nothing away beside it."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+from pump_ml.errors import ConfigurationError
 from pump_ml.generation import table
 from pump_ml.problems import Problem
 from pump_ml.schema import ASSET
@@ -29,20 +32,94 @@ def parts(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     return number < TRAIN, number >= TRAIN
 
 
+LIVES = Fleet("v3", 10)
+
+
+@pytest.fixture(scope="module")
+def lives() -> list[tuple[limit.Posterior, np.ndarray]]:
+    """Of whole lives: what may be behind each pump's windows, and the error of who knows the past."""
+    priors: dict[bool, Any] = {}
+    found = [limit.posterior_v3(LIVES, number, priors) for number in range(LIVES.pumps)]
+    return [each for each in found if each is not None]
+
+
+def inside(posteriors: list[limit.Posterior], target: str, share: float) -> float:
+    """How often the truth lies in the middle `share` of its posterior; where that has a lump, at random in the lump."""
+    rng, ranks = np.random.default_rng(0), []
+    for each in posteriors:
+        values, truth = each.candidates[target], each.truth[target][:, None]
+        below = (each.weights * (values < truth - 1e-9)).sum(axis=1)
+        ranks.append(below + rng.random(len(below)) * (each.weights * (np.abs(values - truth) <= 1e-9)).sum(axis=1))
+    return float(np.mean(np.abs(np.concatenate(ranks) - 0.5) < 0.5 * share))
+
+
 def test_the_limit_lies_near_the_floor_that_the_labels_themselves_have() -> None:
     found = limit.estimate(Fleet("v2", 14, samples=8))["targets"]
     assert found["severity"]["limit"] > 0.97
     assert found["mode"]["limit"] > 0.97
     # Within severity 0 nobody can tell the damage: 1.25 points off for a quarter of the windows.
-    assert 0.3 < found["health_pct"]["limit"] < 1.5
+    assert 0.3 < found["health_pct"]["limit"] < 0.8
     for each in found.values():
         assert each["low"] <= each["limit"] <= each["high"]
+
+
+def test_the_truth_of_a_sample_lies_in_the_middle_of_what_its_readings_allow_as_often_as_it_should() -> None:
+    plan = Fleet("v2", 28)
+    found = [limit.posterior_v2(plan, number) for number in range(plan.pumps)]
+    # 336 samples: three standard deviations are 0.08 and 0.05.
+    assert inside(found, "health_pct", 0.5) == pytest.approx(0.5, abs=0.08)
+    assert inside(found, "health_pct", 0.9) == pytest.approx(0.9, abs=0.05)
+
+
+def test_the_truth_of_a_life_lies_in_the_middle_of_what_its_readings_allow_as_often_as_it_should(
+    lives: list[tuple[limit.Posterior, np.ndarray]],
+) -> None:
+    found = [posterior for posterior, _ in lives]
+    # 80 windows, some of the same life: three standard deviations are 0.17 and 0.10 at least.
+    for target in ("health_pct", "rul_pct"):
+        assert inside(found, target, 0.5) == pytest.approx(0.5, abs=0.17)
+        assert inside(found, target, 0.9) == pytest.approx(0.9, abs=0.10)
+
+
+def test_a_window_of_a_life_tells_its_damage_but_leaves_its_end_open(
+    lives: list[tuple[limit.Posterior, np.ndarray]],
+) -> None:
+    scores = [posterior.scores() for posterior, _ in lives]
+    mean = {name: np.concatenate([each[name] for each in scores]).mean() for name in scores[0]}
+    assert mean["severity"] > 0.9
+    assert mean["mode"] > 0.9
+    assert mean["health_pct"] < 1.5
+    assert mean["rul_pct"] > 5.0 * mean["health_pct"]
+    # Who knows the past knows more, and not the end either.
+    past = np.concatenate([each for _, each in lives]).mean()
+    assert 2.0 < past < mean["rul_pct"]
 
 
 def test_worse_instruments_lower_the_limit() -> None:
     quiet = limit.estimate(Fleet("v2", 7, samples=8, options=IDEAL))["targets"]
     poor = limit.estimate(Fleet("v2", 7, samples=8, options=Options(missing=0.05, missing_readings=15.0)))["targets"]
     assert poor["health_pct"]["limit"] > quiet["health_pct"]["limit"]
+
+
+def test_ideal_instruments_give_a_life_s_health_almost_exactly_and_silent_ones_much_less() -> None:
+    def health(options: Options) -> float:
+        plan = Fleet("v3", 14, options=options)
+        return float(limit.estimate(plan, numbers=[1])["targets"]["health_pct"]["limit"])
+
+    ideal, usual, silent = (health(each) for each in (IDEAL, Options(), Options(missing=0.1, missing_readings=300.0)))
+    assert ideal < 0.1
+    assert ideal < usual < silent
+
+
+def test_the_limit_of_some_pumps_does_not_depend_on_the_others() -> None:
+    few, many = (limit.estimate(Fleet("v2", pumps, samples=4), numbers=[2]) for pumps in (3, 30))
+    assert few == many
+    assert (few["pumps"], few["windows"]) == (1, 4)
+
+
+def test_who_has_no_whole_window_gets_no_limit() -> None:
+    with pytest.raises(ConfigurationError, match="no window of 60 readings in 2 pumps"):
+        limit.estimate(Fleet("v3", 2, days=1.0))
 
 
 @pytest.mark.parametrize("target", ["severity", "mode"])
