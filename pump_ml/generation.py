@@ -98,6 +98,18 @@ def origin(fleet: Fleet) -> Json:
     return {"source": "simulated", **named}
 
 
+def fleet_of(origin: Json) -> Fleet | None:
+    """The fleet whose `origin` this is; None where this version of the twin cannot make it again.
+
+    That is so for data from elsewhere, for another version's, and for pump types from data sheets, of which an origin
+    keeps but the hash.
+    """
+    if (origin.get("source"), origin.get("twin")) != ("simulated", VERSION) or "sheets" in origin:
+        return None
+    named = {name: value for name, value in origin.items() if name not in ("source", "twin", "instruments")}
+    return Fleet(**named, options=Options(**origin.get("instruments", {})))
+
+
 def claim(folder: UPath, fleet: Fleet, shards: int) -> None:
     """Say what a folder is for, once.
 

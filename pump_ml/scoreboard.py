@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-NUMERIC = ("value", "threshold", "seconds")
+NUMERIC = ("value", "threshold", "limit", "seconds")
 BOUND = {"higher": "≥", "lower": "≤"}
 
 
@@ -24,7 +24,8 @@ def render(report: Mapping[str, Any]) -> RenderableType:
 
     Args:
         report: ``problem``, ``snapshot``, ``rows_judged``, ``scorecards`` (``family``, ``version``, ``seconds``,
-            ``eligible``, ``targets`` of ``name, metric, value, threshold, better, passed``), ``decision``
+            ``eligible``, ``targets`` of ``name, metric, value, threshold, better, passed`` and maybe ``limit``, what
+            nobody can do better), ``decision``
             (``promoted``, ``reason``), ``champion`` (``name``, ``version``, ``family``, or None), ``data_docs``,
             and maybe ``compare`` (an address) and ``published`` (``model``, ``target``, ``value``, ``source``).
     """
@@ -34,7 +35,9 @@ def render(report: Mapping[str, Any]) -> RenderableType:
 def _table(report: Mapping[str, Any]) -> Table:
     title = f"{report['problem']}: {report['rows_judged']} rows judged, snapshot {report['snapshot']}"
     table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("family", "target", *NUMERIC[:2], "verdict", *NUMERIC[2:]):
+    limited = any(target.get("limit") is not None for card in report["scorecards"] for target in card["targets"])
+    columns = ("family", "target", "value", "threshold", *(["limit"] if limited else []), "verdict", "seconds")
+    for column in columns:
         table.add_column(
             column, justify="right" if column in NUMERIC else "left", no_wrap=column in ("family", "target")
         )
@@ -43,7 +46,7 @@ def _table(report: Mapping[str, Any]) -> Table:
         left = [Text(f"{card['family']} v{card['version']}", style="bold"), _standing(card, report["champion"])]
         right = [f"{card['seconds']:.1f}"]
         for head, target, seconds in zip_longest(left, card["targets"], right):
-            table.add_row(head, *(_target(target) if target else ()), *([seconds] if target else ()))
+            table.add_row(head, *(_target(target, limited=limited) if target else ()), *([seconds] if target else ()))
         table.add_section()
     return table
 
@@ -67,13 +70,14 @@ def _standing(card: Mapping[str, Any], champion: Mapping[str, Any] | None) -> Te
     return Text() if card["eligible"] else Text("not eligible", style="dim")
 
 
-def _target(target: Mapping[str, Any]) -> Sequence[Text]:
+def _target(target: Mapping[str, Any], *, limited: bool) -> Sequence[Text]:
     if target["threshold"] is None:
         threshold, verdict = Text("none", style="dim"), Text("-", style="dim")
     else:
         threshold = Text(f"{BOUND[target['better']]} {target['threshold']:g}")
         verdict = Text("pass", style="green") if target["passed"] else Text("FAIL", style="bold red")
-    return Text(f"{target['name']} {target['metric']}"), Text(_number(target["value"])), threshold, verdict
+    limit = [Text(_number(target.get("limit")))] if limited else []
+    return Text(f"{target['name']} {target['metric']}"), Text(_number(target["value"])), threshold, *limit, verdict
 
 
 def _number(value: float | None) -> str:

@@ -89,6 +89,25 @@ class Work:
         )
         return chosen
 
+    def limit(self, progress: Callable[[float], None]) -> dict[str, float]:
+        """What nobody can do better on the test assets, by target; empty where the twin did not make the data.
+
+        It is also empty for windows of another kind than those the twin's limit is about (`pump_ml.twin.limit`).
+        """
+        from pump_ml import generation
+        from pump_ml.twin import limit
+        from pump_ml.twin.datasets import SAMPLE
+
+        fleet = generation.fleet_of(self.snapshot.telemetry.origin)
+        windows = self.problem.windows
+        if fleet is None or (windows.length, windows.judged) != (SAMPLE, {"v2": "last", "v3": "all"}[fleet.dataset]):
+            return {}
+        tested = set(self.split.test)
+        numbers = [number for number in range(fleet.pumps) if fleet.asset_id(number) in tested]
+        found = limit.estimate(fleet, numbers, progress)["targets"]
+        asked = {(target.name, target.metric) for target in self.problem.targets}
+        return {name: each["limit"] for name, each in found.items() if (name, each["metric"]) in asked}
+
     def log_lineage(self, part: str, run: str | None = None) -> None:
         """Note in MLflow that a run read this part of the snapshot."""
         registry.log_dataset(

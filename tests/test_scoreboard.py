@@ -55,6 +55,16 @@ def test_every_family_and_target_has_a_row_with_its_verdict_in_words() -> None:
     assert "champion rul_pct mae 1.4 none -" in shown
 
 
+def test_the_limit_stands_beside_the_value_where_it_is_known() -> None:
+    content = report()
+    for card in content["scorecards"]:
+        card["targets"][1]["limit"] = 0.4512
+    shown = lines(content)
+    assert "baseline v1 severity accuracy 0.61 ≥ 0.95 none FAIL 1.2" in shown
+    assert "not eligible rul_pct mae 9.123 ≤ 2 0.4512 FAIL" in shown
+    assert not any("limit" in line for line in lines(report()))
+
+
 def test_a_target_without_a_threshold_is_neither_passed_nor_failed() -> None:
     assert any(line.endswith("rul_pct mae 1.4 none -") for line in lines(report()))
 

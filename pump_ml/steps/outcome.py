@@ -25,10 +25,10 @@ def evaluate(
         progress: gets the share that is done.
 
     Returns:
-        ``rows`` judged, ``scorecards`` (family, version, seconds, validation, test, contest, passed) and ``champion``
-        (family, version, rows it is compared on, contest, and why it is unfit for the problem, if it is) or None.
-        ``test`` is over all test rows, ``contest`` over those that the champion is compared on. A value that is no
-        number is None.
+        ``rows`` judged, ``scorecards`` (family, version, seconds, validation, test, contest, passed), ``champion``
+        (family, version, rows it is compared on, contest, and why it is unfit for the problem, if it is) or None, and
+        ``limit``: what nobody can do better by target, where the data are simulated. ``test`` is over all test rows,
+        ``contest`` over those that the champion is compared on. A value that is no number is None.
 
     Raises:
         LeakError: a model was fitted on an asset it is judged by.
@@ -86,7 +86,8 @@ def evaluate(
             }
         )
         report("evaluate", (number + 1) / len(candidates))
-    return dict(json_safe({"rows": len(truth), "scorecards": cards, "champion": champion}))
+    limit = work.limit(lambda share: report("limit", share))
+    return dict(json_safe({"rows": len(truth), "scorecards": cards, "champion": champion, "limit": limit}))
 
 
 @step
@@ -174,6 +175,7 @@ def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Map
                         "metric": t.metric,
                         "value": card["test"][t.name],
                         "threshold": t.threshold,
+                        "limit": evaluation["limit"].get(t.name),
                         "better": t.better,
                         "passed": card["passed"][t.name],
                     }
@@ -194,6 +196,9 @@ def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Map
         log.info("MLflow compares the families: %s", content["compare"])
     client.log_dict(plan["parent"], content, "report.json")
     registry.log_values(client, plan["parent"], "relative_error", {"test": decision["errors"]})
+    limit = evaluation["limit"]
+    limits = {t.name: {t.metric: limit[t.name]} for t in work.problem.targets if t.name in limit}
+    registry.log_values(client, plan["parent"], "limit", limits)
     registry.close(client, plan["parent"], "FINISHED")
     return content
 
