@@ -29,6 +29,12 @@ PRESETS = ("quick", "standard", "full")
 FLEETS = ("small", "standard", "large")
 """Sizes of simulated fleets: conf/fleets.yaml."""
 
+DATASETS = ("v2", "v3")
+"""Of the twin: samples at separated severity levels, and whole lives."""
+
+MOST_SHARDS = 1_000
+"""Parts of a simulated fleet; Airflow maps a task over 1024 things at most."""
+
 POOLS: Mapping[str, int] = {"training": 3, "ingestion": 2}
 """Pools of Airflow, which are also the names of the queues of their tasks, and the slots of each. A pool that does not
 exist leaves its tasks waiting for ever, so whatever sets up an Airflow makes all of these."""

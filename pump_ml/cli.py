@@ -26,8 +26,11 @@ app.add_typer(local, name="local")
 app.add_typer(cli_twin.app, name="twin")
 
 Source = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.SOURCES)}.")]
-Pumps = Annotated[int, typer.Option(help="Simulated pumps.")]
-Samples = Annotated[int, typer.Option(help="Simulated one-hour samples a pump.")]
+Dataset = Annotated[str, typer.Option(help="Simulated. v2: samples at separated severity levels. v3: whole lives.")]
+Pumps = Annotated[int | None, typer.Option(help="Simulated pumps; unset, 560 in v2 and 140 in v3.")]
+Samples = Annotated[int | None, typer.Option(help="v2: simulated one-hour samples a pump; unset, 12.")]
+Days = Annotated[float | None, typer.Option(help="v3: how long each pump is watched; unset, 365.")]
+Shards = Annotated[int | None, typer.Option(help="Parts that the simulated rows are made in; they change no row.")]
 Seed = Annotated[int, typer.Option(help="Same seed: same rows, same split, same trees.")]
 Mapping = Annotated[str | None, typer.Option(help="Files: name or path of the YAML that describes them.")]
 DataPath = Annotated[str | None, typer.Option("--path", help="Files: folder, file or archive.")]
@@ -42,17 +45,22 @@ StackFolder = Annotated[Path, typer.Option("--folder", help="Where docker-compos
 @app.command()
 def dataset(
     source: Source = "simulated",
-    pumps: Pumps = 560,
-    samples: Samples = 12,
+    dataset: Dataset = "v2",
+    pumps: Pumps = None,
+    samples: Samples = None,
+    days: Days = None,
+    shards: Shards = None,
     seed: Seed = 7,
     mapping: Mapping = None,
     path: DataPath = None,
 ) -> None:
     """Fetch readings, validate them, store a snapshot; prints its key.
 
+    Example: pump-ml dataset --dataset v3 --pumps 28 --days 90 --shards 4
+
     Example: pump-ml dataset --source files --mapping cmapss_fd001 --path cmapss_FD001.tar.gz
     """
-    _show(_dataset(source, pumps, samples, seed, mapping, path))
+    _show(_dataset(source, _simulated(dataset, pumps, samples, days, shards, seed), mapping, path))
 
 
 @app.command()
@@ -89,8 +97,11 @@ def evaluate(run: Annotated[str, typer.Option(help="Training run that `pump-ml t
 @app.command(name="run")
 def run_all(
     source: Source = "simulated",
-    pumps: Pumps = 560,
-    samples: Samples = 12,
+    dataset: Dataset = "v2",
+    pumps: Pumps = None,
+    samples: Samples = None,
+    days: Days = None,
+    shards: Shards = None,
     mapping: Mapping = None,
     path: DataPath = None,
     problem: Problem = "diagnosis",
@@ -104,7 +115,7 @@ def run_all(
     Example: pump-ml run --source files --mapping cmapss_fd001 --path cmapss_FD001.tar.gz --problem rul
     """
     steps.check_names(problem, family, preset)
-    made = _dataset(source, pumps, samples, seed, mapping, path)
+    made = _dataset(source, _simulated(dataset, pumps, samples, days, shards, seed), mapping, path)
     run = run or _new_run()
     with _closing(run):
         _train(made["snapshot"], problem, family, preset, seed, run)
@@ -187,8 +198,11 @@ def restore(
 @local.command(name="run")
 def local_run(
     source: Source = "simulated",
-    pumps: Pumps = 560,
-    samples: Samples = 12,
+    dataset: Dataset = "v2",
+    pumps: Pumps = None,
+    samples: Samples = None,
+    days: Days = None,
+    shards: Shards = None,
     mapping: Mapping = None,
     path: DataPath = None,
     problem: Problem = "diagnosis",
@@ -203,17 +217,10 @@ def local_run(
     from pump_ml.local.commands import run
 
     steps.check_names(problem, family, preset)
-    _check_source(source, mapping, path)
+    simulated = _simulated(dataset, pumps, samples, days, shards, seed)
+    _check_source(source, simulated, mapping, path)
     where = {"mapping": mapping, "path": path and str(Path(path).resolve())}
-    data = {
-        "source": source,
-        "pumps": pumps,
-        "samples": samples,
-        "seed": seed,
-        "problem": problem,
-        "publish": False,
-        **where,
-    }
+    data = {"source": source, **simulated, "problem": problem, "publish": False, **where}
     _scoreboard(run(data, {"problem": problem, "families": family, "preset": preset, "seed": seed}))
 
 
@@ -250,9 +257,17 @@ def status() -> None:
     look()
 
 
-def _dataset(source: str, pumps: int, samples: int, seed: int, mapping: str | None, path: str | None) -> dict[str, Any]:
-    _check_source(source, mapping, path)
-    options: dict[str, Any] = {"pumps": pumps, "samples": samples, "seed": seed}
+def _simulated(
+    dataset: str, pumps: int | None, samples: int | None, days: float | None, shards: int | None, seed: int
+) -> dict[str, Any]:
+    """Options of the source ``simulated``, and Params of the DAG ``dataset``; what is unset is theirs to say."""
+    asked = {"dataset": dataset, "pumps": pumps, "samples": samples, "days": days, "shards": shards, "seed": seed}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _dataset(source: str, simulated: dict[str, Any], mapping: str | None, path: str | None) -> dict[str, Any]:
+    _check_source(source, simulated, mapping, path)
+    options = simulated
     if source != "simulated":
         options = {name: value for name, value in (("mapping", mapping), ("path", path)) if value is not None}
     with _bars() as progress:
@@ -263,11 +278,13 @@ def _dataset(source: str, pumps: int, samples: int, seed: int, mapping: str | No
         return steps.snapshot(validated)
 
 
-def _check_source(source: str, mapping: str | None, path: str | None) -> None:
+def _check_source(source: str, simulated: dict[str, Any], mapping: str | None, path: str | None) -> None:
     """Raise ConfigurationError for options that cannot be meant, before anything is started for them."""
     Settings.load()
-    if source == "simulated" and (mapping or path):
-        raise ConfigurationError("--mapping and --path describe files; say --source files with them")
+    if source == "simulated":
+        if mapping or path:
+            raise ConfigurationError("--mapping and --path describe files; say --source files with them")
+        steps.plan_shards(source, simulated)
     if source == "files" and mapping and path:
         from pump_ml.sources.mapping import load_mapping
 

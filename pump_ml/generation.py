@@ -27,6 +27,7 @@ import yaml
 from upath import UPath
 
 from pump_ml import files
+from pump_ml.catalog import MOST_SHARDS
 from pump_ml.errors import ConfigurationError, UnknownNameError
 from pump_ml.schema import ASSET, COMMISSIONING, RUN, TIME
 from pump_ml.settings import PACKAGE, git_sha
@@ -37,7 +38,6 @@ from pump_ml.twin.instruments import NAMES, Options
 from pump_ml.twin.waveform import Sampling
 
 Json = dict[str, Any]
-MOST_SHARDS = 1_000
 WAVEFORMS = "vibration_waveform"
 
 
@@ -85,10 +85,15 @@ def load_sheet(name: str) -> DataSheet:
 
 def origin(fleet: Fleet) -> Json:
     """What the rows of a fleet follow from, JSON."""
-    own = {"samples": fleet.samples} if fleet.dataset == "v2" else {"days": fleet.days, "step_s": fleet.step_s}
+    # As floats: 365 and 365.0 days are one fleet.
+    own = (
+        {"samples": fleet.samples}
+        if fleet.dataset == "v2"
+        else {"days": float(fleet.days), "step_s": float(fleet.step_s)}
+    )
     named: Json = {"dataset": fleet.dataset, "twin": VERSION, "pumps": fleet.pumps, "seed": fleet.seed, **own}
     if fleet.waveforms_h:
-        named["waveforms_h"] = fleet.waveforms_h
+        named["waveforms_h"] = float(fleet.waveforms_h)
     if fleet.sheets:
         named["sheets"] = [
             f"{sheet.name}-{hashlib.sha256(sheet.model_dump_json().encode()).hexdigest()[:8]}" for sheet in fleet.sheets

@@ -114,10 +114,19 @@ def crowned(trained: Trained, home: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
     return trained
 
 
+def whole_rows(folder: Path, **options: Any) -> Telemetry:
+    """A simulated fleet without the rows in which an instrument was silent, as validation leaves it."""
+    with pytest.MonkeyPatch.context() as patch:
+        forget_deployment(patch)
+        patch.setenv("PUMP_ML_VAR", str(folder))
+        made = SimulatedSource(**options).fetch()
+    return replace(made, readings=made.readings.dropna(ignore_index=True))
+
+
 @pytest.fixture(scope="session")
-def fleet() -> Telemetry:
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Telemetry:
     """The simulated fleet of the training run."""
-    return SimulatedSource(**FLEET).fetch()
+    return whole_rows(tmp_path_factory.mktemp("fleet"), **FLEET)
 
 
 @pytest.fixture(scope="session")

@@ -88,9 +88,19 @@ def test_a_dataset_is_printed_as_the_step_returned_it(home: Path) -> None:
     done = pump_ml("dataset", "--pumps", "2", "--samples", "2", "--seed", "3")
     assert done.returncode == 0, done.stderr
     stored = json.loads(done.stdout)
-    assert (stored["rows"], stored["quarantined"]) == (480, 0)
+    assert stored["rows"] + stored["quarantined"] == 480
     assert snapshots.load(Settings.load().data, "snapshots", stored["snapshot"]).manifest["origin"]["seed"] == 3
     assert [path.name for path in home.parent.iterdir()] == [home.name]
+
+
+def test_a_dataset_of_lives_is_made_in_shards_that_change_no_row(home: Path) -> None:
+    asked = ("dataset", "--dataset", "v3", "--pumps", "3", "--days", "10")
+    one, two = (json.loads(pump_ml(*asked, "--shards", shards).stdout) for shards in ("1", "2"))
+    assert one == two
+    assert one["snapshot"].startswith("v3-")
+    manifest = snapshots.load(Settings.load().data, "snapshots", one["snapshot"]).manifest
+    assert (manifest["origin"]["days"], manifest["suite"]) == (10.0, "lives")
+    assert len(list((home / "data" / "fleets").iterdir())) == 2
 
 
 def test_data_that_carry_nothing_stop_at_the_gate_and_only_the_baseline_is_registered(fleet: Telemetry) -> None:
@@ -152,9 +162,21 @@ def test_files_that_are_described_without_their_source_are_an_error_not_the_twin
         (("run", "--family", "gruu"), "Did you mean 'gru'?"),
         (("run", "--preset", "qick"), "Did you mean 'quick'?"),
         (("local", "run", "--family", "gruu"), "Did you mean 'gru'?"),
+        (("local", "run", "--dataset", "v9"), "unknown dataset 'v9'; known: v2, v3"),
+        (("run", "--shards", "0"), "shards = 0; expected 1 to 560"),
+        (("dataset", "--dataset", "v3", "--days", "0"), "days = 0.0; expected 1 to"),
         (("local", "run", "--source", "files", "--mapping", "absent.yaml", "--path", "."), "a name that ships"),
     ],
-    ids=["problem", "family", "preset", "family in Airflow", "mapping in Airflow"],
+    ids=[
+        "problem",
+        "family",
+        "preset",
+        "family in Airflow",
+        "dataset in Airflow",
+        "shards",
+        "days",
+        "mapping in Airflow",
+    ],
 )
 def test_a_wrong_name_is_told_before_anything_is_made_for_it(arguments: tuple[str, ...], cure: str, home: Path) -> None:
     done = pump_ml(*arguments)

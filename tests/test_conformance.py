@@ -19,6 +19,7 @@ from pump_ml.problems import Problem, load_problem
 from pump_ml.schema import KEYS, Sensor, Telemetry
 from pump_ml.settings import Settings
 from pump_ml.sources import Source
+from pump_ml.twin.datasets import LABELS
 from pump_ml.windows import Windows
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -230,3 +231,7 @@ def test_progress_rises_to_one_and_losses_are_finite(fitted: Fitted) -> None:
 def test_every_family_is_given_something_small_to_learn_with() -> None:
     assert set(QUICK) == set(catalog.FAMILIES)
     assert set(OPTIONS) == set(catalog.SOURCES)
+
+
+def test_the_datasets_that_may_be_chosen_are_those_of_the_twin() -> None:
+    assert set(catalog.DATASETS) == set(LABELS)

@@ -88,10 +88,30 @@ print("FACTS" + json.dumps({
 }))
 """
 
+COMMAND_LINE = "from pump_ml.cli import main; main()"
+
+RUN = """
+import json, os, pathlib, sys
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = sys.argv[1]
+from airflow.dag_processing.dagbag import DagBag
+
+sys.path.insert(0, sys.argv[1])
+dag = DagBag(sys.argv[1], bundle_path=pathlib.Path(sys.argv[1]), bundle_name="dags-folder").dags["dataset"]
+run = dag.test(run_conf=json.loads(sys.argv[2]))
+tasks = {}
+for ti in run.get_task_instances():
+    tasks.setdefault(ti.task_id, []).append([ti.rendered_map_index, str(ti.state)])
+print("RUN" + json.dumps({"state": str(run.state), "tasks": {name: sorted(found) for name, found in tasks.items()}}))
+"""
+
 REFUSED: list[tuple[str, str, Any]] = [
     ("dataset", "pumps", 3),
     ("dataset", "pumps", "many"),
     ("dataset", "samples", 1000),
+    ("dataset", "dataset", "v9"),
+    ("dataset", "days", 0),
+    ("dataset", "shards", 0),
+    ("dataset", "shards", 1001),
     ("dataset", "seed", -1),
     ("dataset", "source", "sql"),
     ("training", "seed", -1),
@@ -103,6 +123,10 @@ REFUSED: list[tuple[str, str, Any]] = [
 ]
 ACCEPTED: list[tuple[str, str, Any]] = [
     ("dataset", "pumps", 140),
+    ("dataset", "pumps", None),
+    ("dataset", "dataset", "v3"),
+    ("dataset", "days", 30.5),
+    ("dataset", "shards", 1000),
     ("dataset", "source", "files"),
     ("training", "families", []),
     ("training", "preset", "quick"),
@@ -187,11 +211,68 @@ def test_no_task_runs_for_ever(facts: dict[str, Any]) -> None:
 
 def test_heavy_tasks_run_in_pools_that_the_setup_makes_and_in_queues_of_the_same_name(facts: dict[str, Any]) -> None:
     heavy = {name: pool for name, (pool, _) in facts["pools"].items() if pool != "default_pool"}
-    ingestion = ("dataset.fetch", "dataset.validate", "dataset.snapshot")
+    tasks = ("plan", "make_shard", "fetch", "validate", "snapshot")
+    ingestion = tuple(f"dataset.{task}" for task in tasks)
     learning = ("training.baseline", "training.train")
     assert heavy == dict.fromkeys(ingestion, "ingestion") | dict.fromkeys(learning, "training")
     assert set(heavy.values()) == set(POOLS)
     assert {name: queue for name, (_, queue) in facts["pools"].items() if queue != "default"} == heavy
+
+
+def test_readings_are_fetched_after_all_shards_are_made(facts: dict[str, Any]) -> None:
+    below = facts["downstream"]
+    assert below["dataset.plan"] == ["make_shard"]
+    assert below["dataset.make_shard"] == ["fetch"]
+    assert below["dataset.fetch"] == ["validate"]
+
+
+@pytest.fixture(scope="module")
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of Airflow with an empty database."""
+    folder = tmp_path_factory.mktemp("database")
+    python("from airflow.utils.db import initdb; initdb()", folder)
+    return folder
+
+
+def run_dataset(airflow_home: Path, **conf: Any) -> dict[str, Any]:
+    """Run the DAG dataset to its end in one process; its state, and name and state of each task instance."""
+    printed = python(RUN, airflow_home, str(DAGS), json.dumps({"publish": False, **conf}))
+    found: dict[str, Any] = json.loads(re.search(r"^RUN(.*)$", printed, re.MULTILINE)[1])
+    return found
+
+
+def test_a_fleet_of_three_shards_becomes_the_snapshot_that_the_command_line_makes_of_one(
+    airflow_home: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = run_dataset(airflow_home, pumps=21, samples=4, shards=3)
+    assert ran["state"] == "success", ran
+    assert ran["tasks"]["make_shard"] == [[f"{number} of 3", "success"] for number in (1, 2, 3)]
+    (fleet,) = (home / "data" / "fleets").iterdir()
+    assert len(list(fleet.glob("readings-*-of-00003.parquet"))) == 3
+    monkeypatch.setenv("PUMP_ML_VAR", str(tmp_path / "other"))
+    printed = python(COMMAND_LINE, tmp_path, "dataset", "--pumps", "21", "--samples", "4")
+    assert [path.name for path in (home / "data" / "snapshots").iterdir()] == [json.loads(printed)["snapshot"]]
+
+
+def test_files_have_no_shards_and_are_fetched_all_the_same(airflow_home: Path, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("unit,cycle,p\n1,1,1.5\n1,2,1.7\n2,1,2.5\n")
+    mapping = {
+        "name": "small",
+        "format": {"kind": "csv"},
+        "files": [{"pattern": "*.csv"}],
+        "asset_id": "{unit}",
+        "time": {"column": "cycle", "kind": "cycle"},
+        "sensors": {"p_bar": {"column": "p", "unit": "bar"}},
+        "labels": {"rul_cycles": {"derive": "cycles_to_last_row"}},
+    }
+    (tmp_path / "mapping.yaml").write_text(json.dumps(mapping))
+    ran = run_dataset(
+        airflow_home, source="files", mapping=str(tmp_path / "mapping.yaml"), path=str(tmp_path / "a.csv")
+    )
+    assert ran["state"] == "success", ran
+    assert ran["tasks"]["make_shard"] == [[None, "skipped"]]
+    assert ran["tasks"]["fetch"] == [[None, "success"]]
+    assert [path.name.split("-")[0] for path in (home / "data" / "snapshots").iterdir()] == ["small"]
 
 
 def test_nothing_is_trained_beside_the_baseline_before_the_gate(facts: dict[str, Any]) -> None:

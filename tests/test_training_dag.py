@@ -93,6 +93,12 @@ def test_a_training_run_ends_well_though_a_task_was_killed_while_it_learnt(finis
     assert tries == {"cnn1d": 2, "gru": 1, "xgb": 1}
 
 
+def test_the_shards_of_the_fleet_were_made_by_tasks_of_their_own(airflow: Stack, finished: dict[str, Any]) -> None:
+    assert finished
+    made = [task for task in airflow.instances("dataset", "small") if task["task_id"] == "make_shard"]
+    assert {task["rendered_map_index"]: task["state"] for task in made} == {"1 of 2": "success", "2 of 2": "success"}
+
+
 def test_the_killed_task_went_on_in_its_run_and_registered_one_version(
     airflow: Stack, finished: dict[str, Any]
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import whole_rows
 
 from pump_ml.errors import ConfigurationError, ContractError, UnknownNameError
 from pump_ml.schema import Sensor, Telemetry
@@ -20,8 +21,13 @@ Damage = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 @pytest.fixture(scope="session")
-def twin() -> Telemetry:
-    return SimulatedSource(pumps=2, samples=2).fetch()
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Telemetry:
+    return whole_rows(tmp_path_factory.mktemp("twin"), pumps=2, samples=2)
+
+
+@pytest.fixture(scope="session")
+def lives(tmp_path_factory: pytest.TempPathFactory) -> Telemetry:
+    return whole_rows(tmp_path_factory.mktemp("lives"), dataset="v3", pumps=2, days=20)
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +70,7 @@ def broken(validation: Validation) -> dict[int, str]:
     return dict(zip(validation.quarantined["row"], validation.quarantined["rules"], strict=True))
 
 
-@pytest.mark.parametrize("source", ["twin", "plant"])
+@pytest.mark.parametrize("source", ["twin", "lives", "plant"])
 def test_clean_readings_pass_untouched(source: str, request: pytest.FixtureRequest) -> None:
     telemetry: Telemetry = request.getfixturevalue(source)
     before = telemetry.readings.copy()
@@ -83,6 +89,10 @@ def test_clean_readings_pass_untouched(source: str, request: pytest.FixtureReque
     [
         pytest.param(cell("speed_rpm", 5, np.nan), {5: "speed_rpm-given"}, id="nan"),
         pytest.param(cell("flow_m3_h", 5, np.inf), {5: "flow-range;flow_m3_h-finite"}, id="inf"),
+        pytest.param(cell("oil_pressure_bar", 5, 11.0), {5: "oil-pressure-range"}, id="oil-pressure"),
+        pytest.param(cell("oil_level_pct", 5, 101.0), {5: "oil-level-range"}, id="oil-level"),
+        pytest.param(cell("vibration_nde_rms_mm_s", 5, 51.0), {5: "vibration-nde-rms-range"}, id="other-end"),
+        pytest.param(cell("acceleration_crest", 5, 0.9), {5: "acceleration-crest-range"}, id="crest-below-rms"),
         pytest.param(cell("suction_pressure_bar", 5, -0.2), {5: "suction-pressure-range"}, id="negative-pressure"),
         pytest.param(cell("suction_pressure_bar", 5, 9.9), {5: "pump-raises-pressure"}, id="swapped-transmitters"),
         pytest.param(cell("mode", 5, "gremlins"), {5: "mode-known"}, id="unknown-mode"),
@@ -106,6 +116,38 @@ def test_a_bad_cell_of_the_twin_costs_its_row_and_names_the_rule(
         validation.quarantined.drop(columns=["row", "rules"]), telemetry.readings.loc[list(expected)]
     )
     assert validation.report["quarantined"] == 1
+
+
+def test_a_life_that_is_over_has_no_hours_below_zero(lives: Telemetry) -> None:
+    last = len(lives.readings) - 1
+    damage = cell("rul_hours", last, -0.5)
+    assert broken(validate(damaged(lives, damage), suites=SUITES)) == {last: "rul-hours-not-negative"}
+
+
+def test_every_sensor_of_the_twin_has_a_range(twin: Telemetry) -> None:
+    suite = json.loads((SUITES / "readings.json").read_text(encoding="utf-8"))
+    ranged = [
+        rule["kwargs"]["column"]
+        for rule in suite["expectations"]
+        if rule["type"] == "expect_column_values_to_be_between"
+    ]
+    assert {sensor.name for sensor in twin.sensors} | {"rul_pct", "health_pct"} == set(ranged)
+
+
+@pytest.mark.parametrize("dataset", ["v2", "v3"])
+def test_the_standard_fleets_lose_what_silent_instruments_cost_and_every_pump_keeps_its_record(
+    dataset: str,
+) -> None:
+    telemetry = SimulatedSource(dataset=dataset).fetch()
+
+    validation = validate(telemetry, suites=SUITES)
+
+    assert 0.011 < len(validation.quarantined) / len(telemetry.readings) < 0.014
+    rules = validation.quarantined["rules"].str.split(";").explode()
+    assert (rules.str.endswith("-given") | (rules == "pump-raises-pressure")).all()
+    record = validation.good[validation.good["commissioning"]].groupby("asset_id").size()
+    assert len(record) == telemetry.readings["asset_id"].nunique()
+    assert record.min() >= 90  # of 120
 
 
 @pytest.mark.parametrize(
@@ -302,7 +344,9 @@ def test_a_rule_that_cannot_be_used_says_why(
 
 
 def test_an_unknown_suite_lists_the_known_ones(plant: Telemetry) -> None:
-    with pytest.raises(UnknownNameError, match=r"'reading'; known: cmapss_fd001, readings, telemetry\. Did you mean"):
+    with pytest.raises(
+        UnknownNameError, match=r"'reading'; known: cmapss_fd001, lives, readings, telemetry\. Did you mean"
+    ):
         validate(replace(plant, suite="reading"), suites=SUITES)
 
 

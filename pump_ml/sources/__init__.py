@@ -21,3 +21,14 @@ class Source(Protocol):
             SourceError: the source cannot be read.
         """
         ...
+
+
+@runtime_checkable
+class Sharded(Source, Protocol):
+    """A source whose readings are made in parts, which several workers may make before somebody fetches them all."""
+
+    shards: int
+
+    def make(self, shard: int) -> int:
+        """Make one part, from 0, unless it is there; returns its rows."""
+        ...

@@ -1,6 +1,6 @@
 """What a DAG or a shell may ask for. Each step takes and returns small JSON; frames travel by key, never by value.
 
-    fetch -> validate -> snapshot                                              a dataset
+    plan_shards -> make_shard(…) -> fetch -> validate -> snapshot              a dataset
     plan -> train(baseline) -> gate -> train(…) -> evaluate -> promote -> report    a training run
 
 A step may be tried again at any time: it finds what an earlier try finished by its key, and does the rest. Heavy
@@ -8,7 +8,7 @@ imports stand inside the functions.
 """
 
 from pump_ml.steps.common import Json, Progress, log_progress, step
-from pump_ml.steps.dataset import fetch, snapshot, validate
+from pump_ml.steps.dataset import fetch, make_shard, plan_shards, snapshot, validate
 from pump_ml.steps.outcome import close, evaluate, promote, reconcile, report
 from pump_ml.steps.training import check_names, gate, plan, read_candidates, read_plan, train
 
@@ -21,7 +21,9 @@ __all__ = [
     "fetch",
     "gate",
     "log_progress",
+    "make_shard",
     "plan",
+    "plan_shards",
     "promote",
     "read_candidates",
     "read_plan",

@@ -1,4 +1,4 @@
-"""A dataset: fetch -> validate -> snapshot."""
+"""A dataset: plan_shards -> make_shard -> fetch -> validate -> snapshot."""
 
 import hashlib
 import tempfile
@@ -13,6 +13,47 @@ from pump_ml.steps.common import Json, Progress, log, log_progress, step
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from pump_ml.sources import Source
+
+
+@step
+def plan_shards(source: str, options: Mapping[str, Any]) -> list[Json]:
+    """Parts of a source that several workers may make before `fetch`, which makes what is missing itself.
+
+    Args:
+        source: a name of `pump_ml.catalog.SOURCES`.
+        options: what that source takes.
+
+    Returns:
+        Arguments of `make_shard` for each; none for a source that is read whole.
+
+    Raises:
+        ConfigurationError: the source does not take such options.
+    """
+    from pump_ml.sources import Sharded
+
+    made = _source(source, options)
+    shards = made.shards if isinstance(made, Sharded) else 0
+    return [{"source": source, "options": dict(options), "shard": shard} for shard in range(shards)]
+
+
+@step
+def make_shard(source: str, options: Mapping[str, Any], shard: int, progress: Progress | None = None) -> Json:
+    """Make one part of a source; one that is there stays as it is.
+
+    Returns:
+        ``shard`` and its ``rows``.
+
+    Raises:
+        ConfigurationError: the source does not take such options, is read whole, or has no such shard.
+    """
+    from pump_ml.sources import Sharded
+
+    made = _source(source, options, progress)
+    if not isinstance(made, Sharded):
+        raise ConfigurationError(f"source {source!r} has no shards; expected one that is made in parts: simulated")
+    return {"shard": shard, "rows": made.make(shard)}
 
 
 @step
@@ -33,6 +74,14 @@ def fetch(source: str, options: Mapping[str, Any], progress: Progress | None = N
     """
     from pump_ml import snapshots
 
+    telemetry = _source(source, options, progress).fetch()
+    key = snapshots.store(Settings.load().data, "raw", telemetry)
+    log.info("stored %d raw readings as %s", len(telemetry.readings), key)
+    return {"raw": key, "rows": len(telemetry.readings)}
+
+
+def _source(source: str, options: Mapping[str, Any], progress: Progress | None = None) -> "Source":
+    """A source with its options; errors as `fetch` says."""
     made = catalog.load("source", catalog.SOURCES, source)
     known = made.__init__.__kwdefaults__ or {}
     accepted = [name for name in made.__init__.__annotations__ if name not in ("return", "progress")]
@@ -44,10 +93,8 @@ def fetch(source: str, options: Mapping[str, Any], progress: Progress | None = N
         )
     report = progress or log_progress()
     extra = {"progress": lambda share: report(f"fetch {source}", share)} if "progress" in known else {}
-    telemetry = made(**options, **extra).fetch()
-    key = snapshots.store(Settings.load().data, "raw", telemetry)
-    log.info("stored %d raw readings as %s", len(telemetry.readings), key)
-    return {"raw": key, "rows": len(telemetry.readings)}
+    found: Source = made(**options, **extra)
+    return found
 
 
 @step
