@@ -14,7 +14,7 @@ PARAMS = {
     "pumps": Param(None, type=INTEGER, minimum=15, maximum=5000, description="Empty: 560, in v3 140.", section=TWIN),
     "samples": Param(None, type=INTEGER, minimum=4, maximum=200, description="v2: hours; empty: 12.", section=TWIN),
     "days": Param(None, type=NUMBER, minimum=1, description="v3: how long they run; empty: 365.", section=TWIN),
-    "shards": Param(2, type="integer", minimum=1, maximum=catalog.MOST_SHARDS, description="In parallel.", section=TWIN),
+    "shards": Param(2, type="integer", minimum=1, maximum=catalog.MOST_SHARDS, description="Made apart.", section=TWIN),
     "seed": Param(7, type="integer", minimum=0, description="Same seed, same rows.", section=TWIN),
     "mapping": Param(None, type=STRING, description="Shipped name or path of a YAML.", section="Files"),
     "path": Param(None, type=STRING, description="Folder, file or archive.", section="Files"),
