@@ -365,7 +365,7 @@ def test_a_bucket_that_is_full_is_named(status: int, body: str, monkeypatch: pyt
     with answering(status, body) as address:
         use_store(monkeypatch, address)
         with pytest.raises(
-            StorageFullError, match=rf"step fetch: there is no room left .*s3://{BUCKET}/raw/.*make room or raise"
+            StorageFullError, match=rf"step fetch: there is no room left .*s3://{BUCKET}/fleets/.*make room or raise"
         ):
             steps.fetch("simulated", FLEET)
 
@@ -387,7 +387,8 @@ def test_a_disk_that_is_full_is_named_and_what_was_stored_stays(
 ) -> None:
     monkeypatch.setenv("PUMP_ML_DATA_ROOT", str(small_disk))
     files.write_once(Settings.load().data / "splits" / "s.json", {"a": 1})
-    with pytest.raises(StorageFullError, match=rf"No space left on device.*with {small_disk}/raw/.*readings.parquet"):
+    with pytest.raises(StorageFullError, match=rf"No space left on device.*with {small_disk}/fleets/.*/readings-0"):
         steps.fetch("simulated", FLEET)
-    assert [path.name for path in small_disk.rglob("*") if path.is_file()] == ["s.json"]  # and no draft
+    found = sorted(path.name for path in small_disk.rglob("*") if path.is_file())
+    assert found == ["fleet.json", "s.json"]  # and no draft
     assert files.read_json(Settings.load().data / "splits" / "s.json") == {"a": 1}
