@@ -44,6 +44,17 @@ def test_noise_has_its_rms_and_is_gaussian() -> None:
     assert all(3.0 < waveform.crest_factor(wave) < 6.0 for wave in waves)
 
 
+def test_each_bin_of_the_noise_is_a_complex_normal_number() -> None:
+    """It is drawn as an amplitude and a phase, so this is not plain to see."""
+    stream = rng()
+    waves = [synthesise(Excitation(shaft_hz=SHAFT_HZ, orders={}, noise_g=0.5), stream) for _ in range(100)]
+    bins = np.fft.rfft(waves, norm="forward")[:, 400:4000] * (2.0 * np.sqrt(3600.0) / 0.5)  # 1 to 10 kHz
+    assert np.mean(np.abs(bins) ** 2, axis=0) == pytest.approx(2.0, rel=0.6)  # alike in all of them
+    for part in (bins.real, bins.imag):
+        assert [np.mean(part**power) for power in (1, 2, 4, 6)] == pytest.approx([0, 1, 3, 15], rel=0.03, abs=0.01)
+    assert np.mean(bins.real * bins.imag) == pytest.approx(0.0, abs=0.01)
+
+
 def test_bands_add_up_to_the_whole_record() -> None:
     wave = synthesise(Excitation(**QUIET, orders={1: 3.0}, cavitation_g=0.5), rng())
     parts = [waveform.band_g(wave, low, high) for low, high in ((0, 1000), (1000, 5000), (5000, 12_801))]

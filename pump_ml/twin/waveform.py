@@ -5,11 +5,12 @@ Accelerations in g, velocities as RMS in mm/s, frequencies in Hz. A waveform is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import pi, sqrt
+from functools import cache
+from math import ceil, log, pi, sqrt
 
 import numpy as np
-from numpy import fft
 from numpy.typing import NDArray
+from scipy import fft  # stays in float32, and is the faster one there
 
 from pump_ml.twin.hydraulics import GRAVITY_M_S2
 
@@ -101,26 +102,27 @@ class Excitation:
 def synthesise(excitation: Excitation, rng: np.random.Generator, sampling: Sampling | None = None) -> Wave:
     """One record of acceleration in g.
 
-    Sines are products of two short phase tables, noise is drawn in the frequency domain, and blows are added where
-    they fall, so a record costs little more than its random numbers.
+    Noise is drawn in the frequency domain, where there is some; all sines are one product of two short tables; blows
+    are added where they fall. So a record costs little more than its random numbers; `tools/measure_twin.py` measures.
     """
     sampling = sampling or Sampling()
-    wave = _noise(_shape(excitation, sampling), rng, sampling)
+    shaft_hz = excitation.shaft_hz
+    first, floor, noise = _broad_band(sampling)
+    wave = _noise(first, excitation.floor_mm_s * floor + excitation.noise_g * noise, rng, sampling)
     if excitation.cavitation_g > 0:
-        bubbles = _noise(_flat(excitation.cavitation_g, CAVITATION_HZ, sampling), rng, sampling)
-        depth = CAVITATION_DEPTH
-        swell = 1.0 + depth * (
-            _sine(excitation.shaft_hz, rng.uniform(0, 2 * pi), sampling)
-            + _sine(excitation.shaft_hz * excitation.vanes, rng.uniform(0, 2 * pi), sampling)
-        )
-        wave += bubbles * swell.astype(np.float32) / np.float32(sqrt(1.0 + depth**2))  # its RMS stays
-    for order, velocity in excitation.orders.items():
-        frequency = order * excitation.shaft_hz
-        wave += np.float32(sqrt(2.0) * velocity_to_g(velocity, frequency)) * _sine(
-            frequency, rng.uniform(0, 2 * pi), sampling
-        )
+        first, last = _bins_of(CAVITATION_HZ, ACCELERATION_BAND_HZ[1], sampling)
+        each_g = excitation.cavitation_g / sqrt(max(last - first, 1) * (1.0 + CAVITATION_DEPTH**2))  # its RMS stays
+        bubbles = _noise(first, np.full(last - first, each_g, dtype=np.float32), rng, sampling)
+        swell = _sines([CAVITATION_DEPTH] * 2, [shaft_hz, shaft_hz * excitation.vanes], rng, sampling)
+        swell += np.float32(1.0)
+        bubbles *= swell
+        wave += bubbles
+    if excitation.orders:
+        frequencies = [order * shaft_hz for order in excitation.orders]
+        rms_g = map(velocity_to_g, excitation.orders.values(), frequencies)
+        wave += _sines([sqrt(2.0) * each for each in rms_g], frequencies, rng, sampling)
     for impacts in excitation.impacts:
-        _strike(wave, impacts, excitation.shaft_hz, rng, sampling)
+        _strike(wave, impacts, shaft_hz, rng, sampling)
     return wave
 
 
@@ -132,10 +134,7 @@ def velocity_to_g(velocity_mm_s: float, frequency_hz: float) -> float:
 def velocity_rms_mm_s(wave: Wave, sampling: Sampling | None = None) -> float:
     """Broad-band velocity RMS between 10 and 1000 Hz: integrated in the frequency domain, Hann window."""
     sampling = sampling or Sampling()
-    frequency, power = spectrum(wave, sampling)
-    inside = (frequency >= VELOCITY_BAND_HZ[0]) & (frequency <= VELOCITY_BAND_HZ[1])
-    velocity = power[inside] * (1000.0 * GRAVITY_M_S2 / (2.0 * pi * frequency[inside])) ** 2
-    return float(np.sqrt(velocity.sum()))
+    return float(np.sqrt(_velocity(spectrum(wave, sampling)[1], sampling).sum()))
 
 
 def measure(wave: Wave, shaft_hz: float, vanes: int, sampling: Sampling | None = None) -> dict[str, float]:
@@ -148,18 +147,16 @@ def measure(wave: Wave, shaft_hz: float, vanes: int, sampling: Sampling | None =
         sampling: how the record was taken.
     """
     sampling = sampling or Sampling()
-    frequency, power = spectrum(wave, sampling)
-    inside = (frequency >= VELOCITY_BAND_HZ[0]) & (frequency <= VELOCITY_BAND_HZ[1])
-    velocity = np.zeros_like(power)
-    velocity[inside] = power[inside] * (1000.0 * GRAVITY_M_S2 / (2.0 * pi * frequency[inside])) ** 2
+    power = spectrum(wave, sampling)[1]
+    velocity = _velocity(power, sampling)
 
     def line(order: float) -> float:
         if shaft_hz <= 0:
             return 0.0
-        low, high = np.searchsorted(frequency, [order * shaft_hz - LINE_HZ, order * shaft_hz + LINE_HZ])
+        low, high = (max(0, ceil((order * shaft_hz + side) * sampling.seconds)) for side in (-LINE_HZ, LINE_HZ))
         return float(np.sqrt(velocity[low:high].sum()))
 
-    low, high = np.searchsorted(frequency, ACCELERATION_BAND_HZ)
+    low, high = _bins_of(*ACCELERATION_BAND_HZ, sampling)
     return {
         "vibration_rms_mm_s": float(np.sqrt(velocity.sum())),
         "vibration_1x_mm_s": line(1.0),
@@ -174,9 +171,8 @@ def measure(wave: Wave, shaft_hz: float, vanes: int, sampling: Sampling | None =
 def spectrum(wave: Wave, sampling: Sampling | None = None) -> tuple[Array, Array]:
     """Frequencies, and the mean square in g² of each bin; they add up to that of the record (Parseval), Hann window."""
     sampling = sampling or Sampling()
-    window = np.hanning(sampling.count + 1)[:-1]
-    found = fft.rfft(wave * window)
-    power = 2.0 * np.abs(found) ** 2 / (sampling.count * np.sum(window**2))
+    found = fft.rfft(wave * _window(sampling))
+    power: Array = (np.square(found.real) + np.square(found.imag)).astype(np.float64)
     power[0] /= 2.0
     return _bins(sampling), power
 
@@ -189,13 +185,13 @@ def band_g(wave: Wave, low_hz: float, high_hz: float, sampling: Sampling | None 
 
 def crest_factor(wave: Wave) -> float:
     """Peak over RMS."""
-    return float(np.abs(wave).max() / np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+    return float(max(wave.max(), -wave.min()) / np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
 
 
 def kurtosis(wave: Wave) -> float:
     """Fourth moment over the square of the second, 3 for Gaussian noise; high when there are blows."""
-    centred = wave.astype(np.float64) - wave.mean(dtype=np.float64)
-    return float(np.mean(centred**4) / np.mean(centred**2) ** 2)
+    squared = np.square(wave - wave.mean(dtype=np.float64))  # a power of 4 would take thirty times as long
+    return float(np.mean(np.square(squared)) / np.mean(squared) ** 2)
 
 
 def envelope_spectrum(
@@ -215,46 +211,85 @@ def envelope_spectrum(
     return _bins(sampling), lines.astype(np.float64)
 
 
+@cache
 def _bins(sampling: Sampling) -> Array:
-    return np.arange(sampling.count // 2 + 1, dtype=np.float64) * (sampling.rate_hz / sampling.count)
+    """Frequency of each bin of a record's spectrum."""
+    bins = np.arange(sampling.count // 2 + 1, dtype=np.float64) * (sampling.rate_hz / sampling.count)
+    bins.flags.writeable = False
+    return bins
 
 
-def _sine(frequency_hz: float, phase: float, sampling: Sampling) -> Wave:
-    """A sine of amplitude 1: the sum formula over a coarse and a fine table of phases, in float64 for its phase."""
+def _bins_of(low_hz: float, high_hz: float, sampling: Sampling) -> tuple[int, int]:
+    """First bin of a band, and the one after its last."""
+    first, last = (min(round(edge * sampling.seconds), sampling.count // 2) for edge in (low_hz, high_hz))
+    return first, last
+
+
+@cache
+def _window(sampling: Sampling) -> Wave:
+    """A Hann window, of such a height that the squares of a record's spectrum add up to its mean square."""
+    window = np.hanning(sampling.count + 1)[:-1]
+    return (window * sqrt(2.0 / (sampling.count * np.sum(window**2)))).astype(np.float32)
+
+
+@cache
+def _per_acceleration(sampling: Sampling) -> Array:
+    """Mean square of velocity in mm²/s² over that of acceleration in g², of each bin up to 1000 Hz; 0 below 10 Hz."""
+    frequency = _bins(sampling)
+    frequency = frequency[: frequency.searchsorted(VELOCITY_BAND_HZ[1], side="right")]
+    omega = 2.0 * pi * np.maximum(frequency, VELOCITY_BAND_HZ[0])
+    return np.where(frequency >= VELOCITY_BAND_HZ[0], (1000.0 * GRAVITY_M_S2 / omega) ** 2, 0.0)
+
+
+def _velocity(power: Array, sampling: Sampling) -> Array:
+    """Mean square of velocity in mm²/s² of each bin up to 1000 Hz, from that of acceleration in g²."""
+    factor = _per_acceleration(sampling)
+    velocity: Array = power[: len(factor)] * factor
+    return velocity
+
+
+def _sines(peaks: list[float], frequencies_hz: list[float], rng: np.random.Generator, sampling: Sampling) -> Wave:
+    """The sum of sines of random phase: the sum formula over a coarse and a fine table, in float64 for their phases."""
     fine = 128
-    step = 2.0 * pi * frequency_hz / sampling.rate_hz
-    coarse = -(-sampling.count // fine)
-    outer, inner = phase + step * fine * np.arange(coarse), step * np.arange(fine)
-    table = np.outer(np.sin(outer), np.cos(inner)) + np.outer(np.cos(outer), np.sin(inner))
-    return table.reshape(-1)[: sampling.count].astype(np.float32)
+    step = 2.0 * pi / sampling.rate_hz * np.array(frequencies_hz)[:, None]
+    phase = rng.uniform(0.0, 2.0 * pi, step.shape)
+    outer = phase + step * (fine * np.arange(-(-sampling.count // fine)))
+    inner = step * np.arange(fine)
+    coarse_table = np.concatenate([np.sin(outer), np.cos(outer)]) * np.array([*peaks, *peaks])[:, None]
+    fine_table = np.concatenate([np.cos(inner), np.sin(inner)])
+    # In float64, so that what is left of the last digit does not depend on the processor.
+    summed: Wave = (coarse_table.T @ fine_table).astype(np.float32).reshape(-1)
+    return summed[: sampling.count]
 
 
-def _shape(excitation: Excitation, sampling: Sampling) -> Array:
-    """RMS in g of the broad-band noise in each bin."""
-    shape = _flat(excitation.noise_g, ACCELERATION_BAND_HZ[0], sampling)
-    low, high = (round(edge * sampling.seconds) for edge in VELOCITY_BAND_HZ)
-    floor = velocity_to_g(1.0, 1.0) * _bins(sampling)[low:high] * (excitation.floor_mm_s / sqrt(high - low))
-    shape[low:high] = np.hypot(shape[low:high], floor)
-    return shape
+@cache
+def _broad_band(sampling: Sampling) -> tuple[int, Wave, Wave]:
+    """The first bin with broad-band noise, and RMS in g of each bin from there on: of a floor of 1 mm/s, of 1 g."""
+    low, high = _bins_of(*VELOCITY_BAND_HZ, sampling)
+    first, last = _bins_of(*ACCELERATION_BAND_HZ, sampling)
+    floor, noise = np.zeros((2, max(high, last) - low), dtype=np.float32)
+    floor[: high - low] = velocity_to_g(1.0, 1.0) * _bins(sampling)[low:high] / sqrt(max(high - low, 1))
+    noise[first - low :] = 1.0 / sqrt(max(last - first, 1))
+    return low, floor, noise
 
 
-def _flat(rms_g: float, from_hz: float, sampling: Sampling) -> Array:
-    """RMS in g of each bin of a noise that is white from a frequency up to the anti-alias filter."""
-    first, last = (
-        min(round(edge * sampling.seconds), sampling.count // 2) for edge in (from_hz, ACCELERATION_BAND_HZ[1])
-    )
-    shape = np.zeros(sampling.count // 2 + 1)
-    shape[first:last] = rms_g / sqrt(max(last - first, 1))
-    return shape
+_PHASES = np.exp(2j * pi * np.arange(256) / 256.0).astype(np.complex64)
+"""Random phases are taken from these: moments below the 256th are those of any phase, and no last digit is in doubt."""
 
 
-def _noise(shape: Array, rng: np.random.Generator, sampling: Sampling) -> Wave:
-    """Gaussian noise of this RMS in each bin in expectation, drawn bin by bin up to the anti-alias filter."""
-    last = min(round(ACCELERATION_BAND_HZ[1] * sampling.seconds), len(shape))
-    drawn = np.zeros(len(shape), dtype=np.complex64)
-    drawn[:last] = rng.standard_normal(2 * last, dtype=np.float32).view(np.complex64)
-    drawn *= (shape * (sampling.count / 2.0)).astype(np.float32)
-    return fft.irfft(drawn, sampling.count).astype(np.float32, copy=False)
+def _noise(first: int, rms: Wave, rng: np.random.Generator, sampling: Sampling) -> Wave:
+    """Gaussian noise of this RMS in expectation in each bin from the first on, and none in the others.
+
+    A bin is a complex normal number. Its square is exponential and its phase is uniform, which is drawn in half the
+    time of two normal numbers.
+    """
+    drawn = np.zeros(sampling.count // 2 + 1, dtype=np.complex64)
+    amplitude = np.sqrt(rng.standard_exponential(len(rms), dtype=np.float32))
+    amplitude *= rms * np.float32(sqrt(0.5))
+    phase = _PHASES.take(rng.integers(len(_PHASES), size=len(rms), dtype=np.uint8))
+    np.multiply(phase, amplitude, out=drawn[first : first + len(rms)])
+    wave: Wave = fft.irfft(drawn, sampling.count, norm="forward")
+    return wave
 
 
 def _strike(wave: Wave, impacts: Impacts, shaft_hz: float, rng: np.random.Generator, sampling: Sampling) -> None:
@@ -264,7 +299,7 @@ def _strike(wave: Wave, impacts: Impacts, shaft_hz: float, rng: np.random.Genera
         return
     omega = 2.0 * pi * impacts.resonance_hz
     decay = complex(-impacts.damping * omega, sqrt(1.0 - impacts.damping**2) * omega) / sampling.rate_hz
-    length = int(np.ceil(np.log(1e-3) / decay.real))
+    length = ceil(log(1e-3) / decay.real)
     expected = int(sampling.seconds * rate * 1.2) + 4
     gaps = (1.0 + impacts.jitter * rng.standard_normal(expected)) / rate
     times = np.cumsum(gaps) - rng.uniform() / rate - length / sampling.rate_hz  # those before it still ring
@@ -273,7 +308,8 @@ def _strike(wave: Wave, impacts: Impacts, shaft_hz: float, rng: np.random.Genera
     load_phase = 2.0 * pi * shaft_hz * impacts.load_order / sampling.rate_hz * at + rng.uniform(0, 2 * pi)
     force = impacts.peak_g * (1.0 + impacts.load_depth * np.cos(load_phase)) / (1.0 + impacts.load_depth)
     first = np.ceil(at).astype(np.intp)
-    response = np.outer(force * np.exp(decay * (first - at)), np.exp(decay * np.arange(length))).imag
-    index = first[:, None] + np.arange(length)
-    inside = (index >= 0) & (index < sampling.count)
-    wave += np.bincount(index[inside], weights=response[inside], minlength=sampling.count).astype(np.float32)
+    begin, ring = force * np.exp(decay * (first - at)), np.exp(decay * np.arange(length))
+    response = np.stack([begin.real, begin.imag], axis=1) @ np.stack([ring.imag, ring.real])  # of their product, imag
+    place = (first + length)[:, None] + np.arange(length)
+    summed = np.bincount(place.reshape(-1), response.reshape(-1), sampling.count + 2 * length)
+    wave += summed[length : length + sampling.count].astype(np.float32)
