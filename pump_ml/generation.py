@@ -3,7 +3,7 @@
 A folder of a fleet holds::
 
     fleet.json                              what it is for; first
-    readings-00000-of-00003.parquet …       one file a shard, one row group a pump
+    readings-00000-of-00003.parquet …       one file a shard, whole pumps in a row group
     readings-00000-of-00003.json …          digest of each pump's columns; written after the shard's files
     vibration_waveform/<asset_id>.parquet   one file a pump, one row a record, in the order of time
     sensors_log_v2.csv                      where asked
@@ -39,6 +39,9 @@ from pump_ml.twin.waveform import Sampling
 
 Json = dict[str, Any]
 WAVEFORMS = "vibration_waveform"
+GROUP_ROWS = 50_000
+"""A row group of the readings has so many rows or a few more. A writer keeps 45 kB of each group until the file is
+whole; with a group for each pump its memory would grow with the fleet."""
 
 
 def plan(dataset: str, preset: str = "small", *, sheets: Sequence[str] = (), **given: Any) -> Fleet:
@@ -176,6 +179,7 @@ def write_shard(
     if files.exists(mark):
         return dict(files.read_json(mark))
     digests: dict[str, str] = {}
+    waiting: list[pa.Table] = []
     count = 0
 
     def write(sink: BinaryIO) -> None:
@@ -183,7 +187,10 @@ def write_shard(
         with pq.ParquetWriter(sink, schema(fleet), compression="zstd", use_dictionary=[ASSET, RUN, "mode"], store_schema=False, write_statistics=False) as writer:  # fmt: skip  # noqa: E501
             for done, number in enumerate(numbers, start=1):
                 rows = fleet.rows(number)
-                writer.write_table(table(rows, fleet), row_group_size=len(rows))
+                waiting.append(table(rows, fleet))
+                if (ready := sum(map(len, waiting))) >= GROUP_ROWS or done == len(numbers):
+                    writer.write_table(pa.concat_tables(waiting), row_group_size=ready)
+                    waiting.clear()
                 digests[rows.asset_id] = digest(rows)
                 count += len(rows)
                 if fleet.waveforms_h:
