@@ -406,6 +406,9 @@ def _lives(plan: Fleet, number: int) -> Rows:
     running = asked.speed > 0
     first = made.services[0]
     calendar_age = first.age_h * len(hours) / max(1, int(running.sum()))
+    # At noon, so that pumps of the day shift run.
+    every = max(1, round(plan.waveforms_h / step_h))
+    noon = range(round(12.0 / step_h), len(hours), every) if plan.waveforms_h else ()
     new = _commissioning(pump, streams, plan.options)
 
     pieces: list[tuple[str, slice, dict[str, Array], dict[str, NDArray[Any]]]] = []
@@ -416,11 +419,9 @@ def _lives(plan: Fleet, number: int) -> Rows:
         damage = life.at(operated)
         piece = asked.part(part)
         run_id = f"{asset}/life-{place}"
-        # At noon, so that pumps of the day shift run.
-        noon = range(round(12.0 / step_h), len(hours), max(1, round(plan.waveforms_h / step_h)))
         taken_at = [row - part.start for row in noon if part.start <= row < part.stop and running[row]]
         state = operate(pump, life.fault, damage.astype(np.float32), piece)
-        shown, taken = observe(pump, state, piece, streams, plan.options, taken_at if plan.waveforms_h else ())
+        shown, taken = observe(pump, state, piece, streams, plan.options, taken_at)
         grade = degradation.severity(damage)
         labels = {
             "severity": grade,
