@@ -201,6 +201,8 @@ def _sigma(instrument: Instrument, true: Array, full_scale: float) -> Array:
 def _spells(count: int, chance: float, length: float, rng: np.random.Generator) -> list[tuple[int, int]]:
     """First reading and length of each spell."""
     number = rng.poisson(chance * count)
+    if not number:  # as mostly; drawing none changes nothing in the stream, but takes its time
+        return []
     firsts = rng.integers(0, max(count, 1), number)
     lengths = rng.geometric(1.0 / length, number)
     return list(zip(firsts.tolist(), lengths.tolist(), strict=True))
