@@ -103,7 +103,7 @@ def synthesise(excitation: Excitation, rng: np.random.Generator, sampling: Sampl
     """One record of acceleration in g.
 
     Noise is drawn in the frequency domain, where there is some; all sines are one product of two short tables; blows
-    are added where they fall. So a record costs little more than its random numbers; `tools/measure_twin.py` measures.
+    are added where they fall. So a record costs a few times its random numbers; `tools/measure_twin.py` says how many.
     """
     sampling = sampling or Sampling()
     shaft_hz = excitation.shaft_hz
@@ -185,13 +185,14 @@ def band_g(wave: Wave, low_hz: float, high_hz: float, sampling: Sampling | None 
 
 def crest_factor(wave: Wave) -> float:
     """Peak over RMS."""
-    return float(max(wave.max(), -wave.min()) / np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+    return float(max(wave.max(), -wave.min()) / np.sqrt(np.mean(np.square(wave), dtype=np.float64)))
 
 
 def kurtosis(wave: Wave) -> float:
     """Fourth moment over the square of the second, 3 for Gaussian noise; high when there are blows."""
-    squared = np.square(wave - wave.mean(dtype=np.float64))  # a power of 4 would take thirty times as long
-    return float(np.mean(np.square(squared)) / np.mean(squared) ** 2)
+    squared = np.square(wave - np.float32(wave.mean(dtype=np.float64)))
+    fourth = np.mean(np.square(squared), dtype=np.float64)  # a power of 4 would take thirty times as long
+    return float(fourth / np.mean(squared, dtype=np.float64) ** 2)
 
 
 def envelope_spectrum(
@@ -257,7 +258,7 @@ def _sines(peaks: list[float], frequencies_hz: list[float], rng: np.random.Gener
     inner = step * np.arange(fine)
     coarse_table = np.concatenate([np.sin(outer), np.cos(outer)]) * np.array([*peaks, *peaks])[:, None]
     fine_table = np.concatenate([np.cos(inner), np.sin(inner)])
-    # In float64, so that what is left of the last digit does not depend on the processor.
+    # In float64, so that no last digit of the float32 depends on the processor.
     summed: Wave = (coarse_table.T @ fine_table).astype(np.float32).reshape(-1)
     return summed[: sampling.count]
 
