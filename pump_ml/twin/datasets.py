@@ -23,7 +23,7 @@ from pump_ml.twin.waveform import Wave
 Array = NDArray[np.floating[Any]]
 Dataset = Literal["v2", "v3"]
 
-VERSION = 2
+VERSION = 3
 """Of the twin: another one makes other rows of the same seed."""
 START_US = int(np.datetime64("2026-01-05T00:00:00", "us").astype(np.int64))
 """A Monday, UTC."""
