@@ -1,6 +1,6 @@
 """How fast the twin is and what memory it takes, against its bounds; ends with 1 where one is broken.
 
-    .venv/bin/python tools/measure_twin.py           # six minutes
+    .venv/bin/python tools/measure_twin.py           # three to seven minutes
     .venv/bin/python tools/measure_twin.py --quick   # under a minute, by smaller fleets and fewer runs
 
 A ratio is the processor time of one core over that of NumPy drawing as many float64 normals as numbers are made, both
@@ -134,7 +134,10 @@ def waveforms(runs: int, pumps: int) -> Iterator[Figure]:
                 for what, spent in clock.items():
                     of_group[group][what] += spent
         of_group["all"].written(fleet)
-    for name, whats, bound in (("waveforms", ["made"], 4.0), ("waveforms, their figures", ["made", "figures"], None)):
+    for name, whats, bound in (
+        ("waveforms", ["made"], 4.0),
+        ("waveforms and their figures", ["made", "figures"], None),
+    ):
         ratios = {group: median(each[group].ratio(*whats) for each in clocks) for group in clocks[0]}
         worst = max(ratios, key=lambda group: ratios[group])
         yield Figure(f"{name} / normals, real mix", ratios["all"], bound)
