@@ -13,6 +13,7 @@ SOURCES: Mapping[str, str] = {
 
 PROBLEMS: Mapping[str, str] = {
     "diagnosis": "conf/problems/diagnosis.yaml",
+    "lives": "conf/problems/lives.yaml",
     "rul": "conf/problems/rul.yaml",
 }
 

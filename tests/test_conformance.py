@@ -19,6 +19,7 @@ from pump_ml.problems import Problem, load_problem
 from pump_ml.schema import KEYS, Sensor, Telemetry
 from pump_ml.settings import Settings
 from pump_ml.sources import Source
+from pump_ml.sources.simulated import SimulatedSource
 from pump_ml.twin.datasets import LABELS
 from pump_ml.windows import Windows
 
@@ -120,6 +121,9 @@ def data(request: pytest.FixtureRequest, fleet: Telemetry) -> tuple[Problem, Tel
     problem = load_problem(request.param, Settings())
     if request.param == "rul":
         return problem, run_to_failure(problem)
+    if request.param == "lives":
+        lives = SimulatedSource(dataset="v3", pumps=28, days=20).fetch()
+        return problem, dataclasses.replace(lives, readings=lives.readings.dropna(ignore_index=True))
     assert request.param == "diagnosis", "bring readings for the new problem"
     some = sorted(fleet.readings["asset_id"].unique())[:28]
     return problem, dataclasses.replace(fleet, readings=fleet.readings[fleet.readings["asset_id"].isin(some)])
