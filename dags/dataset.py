@@ -6,19 +6,18 @@ from common import DAG, DATASET, INGESTION
 from pump_ml import catalog, steps
 
 OPTIONS = {"simulated": ("dataset", "pumps", "samples", "days", "shards", "seed"), "files": ()}
-NUMBER, INTEGER, STRING = (["null", kind] for kind in ("number", "integer", "string"))
-TWIN = "Simulated"
+INTEGER, STRING, TWIN = ["null", "integer"], ["null", "string"], "Simulated"
 PARAMS = {
     "source": Param("simulated", enum=list(OPTIONS), description="Where readings come from.", section="Data"),
     "dataset": Param("v2", enum=list(catalog.DATASETS), description="v2: samples; v3: whole lives.", section=TWIN),
     "pumps": Param(None, type=INTEGER, minimum=15, maximum=5000, description="Empty: 560, in v3 140.", section=TWIN),
     "samples": Param(None, type=INTEGER, minimum=4, maximum=200, description="v2: hours; empty: 12.", section=TWIN),
-    "days": Param(None, type=NUMBER, minimum=1, description="v3: how long they run; empty: 365.", section=TWIN),
+    "days": Param(None, type=["null", "number"], minimum=1, description="v3: how long; empty: 365.", section=TWIN),
     "shards": Param(2, type="integer", minimum=1, maximum=catalog.MOST_SHARDS, description="Made apart.", section=TWIN),
     "seed": Param(7, type="integer", minimum=0, description="Same seed, same rows.", section=TWIN),
     "mapping": Param(None, type=STRING, description="Shipped name or path of a YAML.", section="Files"),
     "path": Param(None, type=STRING, description="Folder, file or archive.", section="Files"),
-    "problem": Param("diagnosis", type="string", description="Problem to train for: name or YAML.", section="Next"),
+    "problem": Param(None, type=STRING, description="Name or YAML; empty: the dataset's own.", section="Next"),
     "publish": Param(True, type="boolean", description="Start the DAG training on the snapshot.", section="Next"),
 }
 
@@ -48,7 +47,8 @@ def dataset():
 
     @task(outlets=[DATASET])
     def publish(stored: dict, params: dict, outlet_events=None) -> None:
-        outlet_events[DATASET].extra = {"snapshot": stored["snapshot"], "problem": params["problem"]}
+        problem = params["problem"] or catalog.DATASETS[params["dataset"]]
+        outlet_events[DATASET].extra = {"snapshot": stored["snapshot"], "problem": problem}
 
     named = "{{ task.op_kwargs['shard'] + 1 }} of {{ params.shards }}"
     fetched = fetch()

@@ -30,8 +30,8 @@ PRESETS = ("quick", "standard", "full")
 FLEETS = ("small", "standard", "large")
 """Sizes of simulated fleets: conf/fleets.yaml."""
 
-DATASETS = ("v2", "v3")
-"""Of the twin: samples at separated severity levels, and whole lives."""
+DATASETS: Mapping[str, str] = {"v2": "diagnosis", "v3": "lives"}
+"""Of the twin: samples at separated severity levels, and whole lives; and the problem that each is for."""
 
 MOST_SHARDS = 1_000
 """Parts of a simulated fleet; Airflow maps a task over 1024 things at most."""

@@ -35,6 +35,9 @@ Seed = Annotated[int, typer.Option(help="Same seed: same rows, same split, same 
 Mapping = Annotated[str | None, typer.Option(help="Files: name or path of the YAML that describes them.")]
 DataPath = Annotated[str | None, typer.Option("--path", help="Files: folder, file or archive.")]
 Problem = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.PROBLEMS)}, or the path of a YAML.")]
+OwnProblem = Annotated[
+    str | None, typer.Option("--problem", help=f"{', '.join(catalog.PROBLEMS)}, or a YAML; unset, the dataset's own.")
+]
 Preset = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.PRESETS)}: how long they learn.")]
 Families = Annotated[list[str], typer.Option("--family", help=f"Of {', '.join(catalog.FAMILIES)}; repeat it for more.")]
 RunKey = Annotated[str | None, typer.Option("--run", help="Name of the training run; a known one is taken up again.")]
@@ -104,7 +107,7 @@ def run_all(
     shards: Shards = None,
     mapping: Mapping = None,
     path: DataPath = None,
-    problem: Problem = "diagnosis",
+    problem: OwnProblem = None,
     family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
     preset: Preset = "standard",
     seed: Seed = 7,
@@ -114,6 +117,7 @@ def run_all(
 
     Example: pump-ml run --source files --mapping cmapss_fd001 --path cmapss_FD001.tar.gz --problem rul
     """
+    problem = problem or catalog.DATASETS.get(dataset, "diagnosis")
     steps.check_names(problem, family, preset)
     made = _dataset(source, _simulated(dataset, pumps, samples, days, shards, seed), mapping, path)
     run = run or _new_run()
@@ -205,7 +209,7 @@ def local_run(
     shards: Shards = None,
     mapping: Mapping = None,
     path: DataPath = None,
-    problem: Problem = "diagnosis",
+    problem: OwnProblem = None,
     family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
     preset: Preset = "standard",
     seed: Seed = 7,
@@ -216,6 +220,7 @@ def local_run(
     """
     from pump_ml.local.commands import run
 
+    problem = problem or catalog.DATASETS.get(dataset, "diagnosis")
     steps.check_names(problem, family, preset)
     simulated = _simulated(dataset, pumps, samples, days, shards, seed)
     _check_source(source, simulated, mapping, path)

@@ -9,6 +9,7 @@ where nothing listens, after 517 s where the store takes connections and is sile
 off is not asked for again here; that is left to the task's next try.
 """
 
+import hashlib
 import io
 import json
 import logging
@@ -57,13 +58,23 @@ def read_json(path: UPath) -> Any:
     return json.loads(_read(path))
 
 
-def read_parquet(path: UPath, columns: list[str] | None = None) -> pd.DataFrame:
+def read_parquet(path: UPath, columns: list[str] | None = None, sha256: str | None = None) -> pd.DataFrame:
     """Rows of a Parquet file.
 
+    Args:
+        path: where it is.
+        columns: to read; None reads all.
+        sha256: of the file when it was stored, where that is known.
+
     Raises:
-        SnapshotError: it is not Parquet any more.
+        SnapshotError: it is not Parquet any more, or another file than was stored.
     """
     content = _read(path)
+    if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise SnapshotError(
+            f"{path} was altered after it was stored: its SHA-256 is {found[:12]}…, expected {sha256[:12]}…; "
+            "restore the file"
+        )
     try:
         return pd.read_parquet(io.BytesIO(content), columns=columns)
     except (ValueError, OSError) as error:  # what pyarrow raises for bytes that it cannot use

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
@@ -28,7 +29,7 @@ from upath import UPath
 
 from pump_ml import files
 from pump_ml.catalog import MOST_SHARDS
-from pump_ml.errors import ConfigurationError, UnknownNameError
+from pump_ml.errors import ConfigurationError, SnapshotError, UnknownNameError
 from pump_ml.schema import ASSET, COMMISSIONING, RUN, TIME
 from pump_ml.settings import PACKAGE, git_sha
 from pump_ml.twin.datasets import LABELS, VERSION, Fleet, Record, Rows
@@ -39,6 +40,8 @@ from pump_ml.twin.waveform import Sampling
 
 Json = dict[str, Any]
 WAVEFORMS = "vibration_waveform"
+OWN = {"v2": ("samples",), "v3": ("days", "step_minutes")}
+"""Options of one dataset alone."""
 GROUP_ROWS = 50_000
 """A row group of the readings has so many rows or a few more. A writer keeps 45 kB of each group until the file is
 whole; with a group for each pump its memory would grow with the fleet."""
@@ -56,6 +59,11 @@ def plan(dataset: str, preset: str = "small", *, sheets: Sequence[str] = (), **g
     Raises:
         ConfigurationError: something is unknown or out of its bounds.
     """
+    for other, own in OWN.items():
+        if other != dataset and (strange := [name for name in own if given.get(name) is not None]):
+            raise ConfigurationError(
+                f"{strange[0]} = {given[strange[0]]!r} is an option of dataset {other}; leave it out for {dataset}"
+            )
     presets = yaml.safe_load((PACKAGE / "conf" / "fleets.yaml").read_text(encoding="utf-8"))
     if preset not in presets:
         raise UnknownNameError("fleet preset", preset, presets)
@@ -147,8 +155,8 @@ def pumps_of(fleet: Fleet, shard: int, shards: int) -> range:
         ConfigurationError: there can be no such shard.
     """
     most = min(fleet.pumps, MOST_SHARDS)
-    if not 1 <= shards <= most:
-        raise ConfigurationError(f"shards = {shards}; expected 1 to {most}, for a fleet of {fleet.pumps} pumps")
+    if not isinstance(shards, int) or not 1 <= shards <= most:
+        raise ConfigurationError(f"shards = {shards!r}; expected 1 to {most}, for a fleet of {fleet.pumps} pumps")
     if not 0 <= shard < shards:
         raise ConfigurationError(f"shard = {shard}; expected 0 to {shards - 1}, for {shards} shards")
     return range(fleet.pumps * shard // shards, fleet.pumps * (shard + 1) // shards)
@@ -172,7 +180,7 @@ def write_shard(
         progress: gets the share that is done.
 
     Returns:
-        ``rows``, and ``digests`` by pump: SHA-256 of its columns.
+        ``rows``, ``sha256`` of the file of readings, and ``digests`` by pump: SHA-256 of its columns.
     """
     numbers = pumps_of(fleet, shard, shards)
     mark = folder / part(shard, shards, ".json")
@@ -180,10 +188,11 @@ def write_shard(
         return dict(files.read_json(mark))
     digests: dict[str, str] = {}
     waiting: list[pa.Table] = []
-    count = 0
+    made, count = hashlib.sha256(), 0
 
-    def write(sink: BinaryIO) -> None:
+    def write(file: BinaryIO) -> None:
         nonlocal count
+        sink = _Hashing(file, made)
         with pq.ParquetWriter(sink, schema(fleet), compression="zstd", use_dictionary=[ASSET, RUN, "mode"], store_schema=False, write_statistics=False) as writer:  # fmt: skip  # noqa: E501
             for done, number in enumerate(numbers, start=1):
                 rows = fleet.rows(number)
@@ -199,9 +208,35 @@ def write_shard(
                     progress(done / len(numbers))
 
     files.write_stream(folder / part(shard, shards), write)
-    report = {"rows": count, "digests": digests}
+    report = {"rows": count, "sha256": made.hexdigest(), "digests": digests}
     files.write_once(mark, report)
     return report
+
+
+class _Hashing:
+    """A file that is written to, and a hash that takes in what is."""
+
+    def __init__(self, file: BinaryIO, digest: "hashlib._Hash") -> None:
+        self.file, self.digest = file, digest
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        return self.file.write(content)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def read_shard(folder: UPath, shard: int, shards: int) -> pd.DataFrame:
+    """Rows of a shard, after a look that they are what was written.
+
+    Raises:
+        SnapshotError: the file is gone, or was altered.
+    """
+    path = folder / part(shard, shards)
+    if not files.exists(path):
+        raise SnapshotError(f"{path} is gone; restore it, or remove its folder, which is then made again")
+    return files.read_parquet(path, sha256=files.read_json(folder / part(shard, shards, ".json"))["sha256"])
 
 
 def reports(folder: UPath, fleet: Fleet, shards: int) -> Json:

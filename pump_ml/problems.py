@@ -116,6 +116,12 @@ class Conditions(_Frozen):
     relative: tuple[str, ...] = ()
     absolute: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
+            raise ValueError(f"conditions: {', '.join(map(repr, twice))} stands twice; state each once")
+        return self
+
     @property
     def names(self) -> tuple[str, ...]:
         """All of them, the relative ones first."""
@@ -185,6 +191,11 @@ class Problem(_Frozen):
             raise ConfigurationError(
                 f"problem {self.name!r}: the conditions {', '.join(missing)} are no features; expected some of "
                 f"{', '.join(features)}"
+            )
+        if self.conditions.names and len(self.conditions.names) == len(features):
+            raise ConfigurationError(
+                f"problem {self.name!r}: all features are conditions, so nothing is left to compare; expected another "
+                f"sensor beside {', '.join(features)}"
             )
         return tuple(features)
 

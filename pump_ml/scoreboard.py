@@ -24,8 +24,8 @@ def render(report: Mapping[str, Any]) -> RenderableType:
 
     Args:
         report: ``problem``, ``snapshot``, ``rows_judged``, ``scorecards`` (``family``, ``version``, ``seconds``,
-            ``eligible``, ``targets`` of ``name, metric, value, threshold, better, passed`` and maybe ``limit``, what
-            nobody can do better), ``decision``
+            ``eligible``, ``targets`` of ``name, metric, value, threshold, better, passed`` and maybe ``limit``, the
+            best value that anyone can reach), ``decision``
             (``promoted``, ``reason``), ``champion`` (``name``, ``version``, ``family``, or None), ``data_docs``,
             and maybe ``compare`` (an address) and ``published`` (``model``, ``target``, ``value``, ``source``).
     """

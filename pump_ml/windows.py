@@ -123,7 +123,8 @@ def _ends(
 
 def _records(commissioning: pd.DataFrame, assets: "pd.Series[Any]", sensors: Sequence[str]) -> dict[str, Array]:
     records = {
-        str(asset): rows.to_numpy(dtype=np.float64) for asset, rows in commissioning.groupby(ASSET)[list(sensors)]
+        str(asset): rows.to_numpy(dtype=np.float64)
+        for asset, rows in commissioning.sort_values(list(KEYS), kind="stable").groupby(ASSET)[list(sensors)]
     }
     if unknown := sorted(set(assets) - set(records)):
         raise DataError(

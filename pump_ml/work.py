@@ -1,6 +1,7 @@
 """What the steps of a training run work on: data, split and problem by the plan's keys, and what a fit reports."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -9,12 +10,18 @@ import pandas as pd
 import yaml
 
 from pump_ml import catalog, figures, files, registry, snapshots
+from pump_ml.errors import ConfigurationError
 from pump_ml.models import Predictor
 from pump_ml.problems import Problem
 from pump_ml.schema import ASSET, COMMISSIONING, RUN
 from pump_ml.settings import PACKAGE, Settings
 from pump_ml.splits import Split
 from pump_ml.windows import Windows, make_windows
+
+log = logging.getLogger(__name__)
+
+MOST_PUMPS = 112
+"""The limit is estimated from so many test pumps at most, evenly chosen: minutes, and an interval of some per cent."""
 
 
 class Work:
@@ -90,21 +97,28 @@ class Work:
         return chosen
 
     def limit(self, progress: Callable[[float], None]) -> dict[str, float]:
-        """What nobody can do better on the test assets, by target; empty where the twin did not make the data.
+        """The best score that anyone can reach on the test assets, by target, as the twin estimates it.
 
-        It is also empty for windows of another kind than those the twin's limit is about (`pump_ml.twin.limit`).
+        Empty where the twin did not make the data, for windows of another kind than those its limit is about
+        (`pump_ml.twin.limit`), and where no test asset was watched long enough for one.
         """
         from pump_ml import generation
         from pump_ml.twin import limit
         from pump_ml.twin.datasets import SAMPLE
 
         fleet = generation.fleet_of(self.snapshot.telemetry.origin)
-        windows = self.problem.windows
-        if fleet is None or (windows.length, windows.judged) != (SAMPLE, {"v2": "last", "v3": "all"}[fleet.dataset]):
+        if fleet is None:
+            return {}
+        windows, judged = self.problem.windows, {"v2": "last", "v3": "all"}[fleet.dataset]
+        if (windows.length, windows.judged, self.problem.reference) != (SAMPLE, judged, "commissioning"):
             return {}
         tested = set(self.split.test)
         numbers = [number for number in range(fleet.pumps) if fleet.asset_id(number) in tested]
-        found = limit.estimate(fleet, numbers, progress)["targets"]
+        try:
+            found = limit.estimate(fleet, numbers[:: -(-len(numbers) // MOST_PUMPS)], progress)["targets"]
+        except ConfigurationError as error:
+            log.info("%s", error)
+            return {}
         asked = {(target.name, target.metric) for target in self.problem.targets}
         return {name: each["limit"] for name, each in found.items() if (name, each["metric"]) in asked}
 

@@ -165,6 +165,14 @@ def test_a_feature_that_the_data_lack_is_named() -> None:
         parse(features=["p_bar", "q_m3_h"]).choose_features(["p_bar"], ["mode"])
 
 
+def test_conditions_that_stand_twice_or_leave_nothing_to_compare_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'p_bar' stands twice"):
+        parse(reference="commissioning", conditions={"relative": ["p_bar"], "absolute": ["p_bar"]})
+    problem = parse(reference="commissioning", conditions={"relative": ["p_bar", "q_m3_h"]})
+    with pytest.raises(ConfigurationError, match="all features are conditions"):
+        problem.choose_features(["p_bar", "q_m3_h"], ["mode"])
+
+
 def test_a_condition_that_is_no_feature_is_named() -> None:
     problem = parse(reference="commissioning", conditions={"relative": ["p_bar"], "absolute": ["t_c"]})
     with pytest.raises(ConfigurationError, match="the conditions t_c are no features; expected some of p_bar, q_m3_h"):

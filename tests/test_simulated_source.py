@@ -81,11 +81,18 @@ def test_another_fleet_has_another_folder() -> None:
     assert len(folders) == 3
 
 
-def test_a_shard_that_was_damaged_after_it_was_made_is_told() -> None:
+@pytest.mark.parametrize("damage", ["half a file", "other rows", "no file"])
+def test_a_shard_that_was_damaged_after_it_was_made_is_told(damage: str) -> None:
     source = SimulatedSource(**SMALL["v2"])
     source.make(0)
-    Path(source.folder.path, generation.part(0, 1)).write_bytes(b"half")
-    with pytest.raises(SnapshotError, match="was altered after it was stored"):
+    path = Path(source.folder.path, generation.part(0, 1))
+    if damage == "half a file":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "other rows":
+        pd.read_parquet(path).assign(flow_m3_h=1.0).to_parquet(path, index=False)
+    else:
+        path.unlink()
+    with pytest.raises(SnapshotError, match="is gone; restore it" if damage == "no file" else "was altered after"):
         source.fetch()
 
 
@@ -127,6 +134,10 @@ def test_waveforms_and_data_sheets_are_part_of_the_origin(home: Path) -> None:
         ({"seed": -1}, "seed = -1; expected 0 to"),
         ({"dataset": "v3", "days": 0}, "days = 0; expected 1 to"),
         ({"dataset": "v3", "step_minutes": 0}, "step_s = 0.0; expected 10 to"),
+        ({"pumps": "20"}, "pumps = '20'; expected a whole number from 1 to"),
+        ({"shards": 2.0}, "shards = 2.0; expected 1 to 560"),
+        ({"days": 90.0}, "days = 90.0 is an option of dataset v3; leave it out for v2"),
+        ({"dataset": "v3", "samples": 12}, "samples = 12 is an option of dataset v2; leave it out for v3"),
         ({"shards": 0}, "shards = 0; expected 1 to 560, for a fleet of 560 pumps"),
         ({"pumps": 3, "shards": 4}, "shards = 4; expected 1 to 3, for a fleet of 3 pumps"),
         ({"sheets": ["nosuch"]}, "data sheet 'nosuch' cannot be read"),

@@ -20,6 +20,7 @@ from pump_ml import catalog, models, registry, snapshots, steps
 from pump_ml.errors import ConfigurationError, DataError, GateError, SnapshotError, UnknownNameError
 from pump_ml.schema import Telemetry
 from pump_ml.settings import Settings
+from pump_ml.work import Work
 
 MODEL = "pump-diagnosis"
 
@@ -438,6 +439,33 @@ def test_a_family_that_is_named_twice_is_trained_once(crowned: Trained) -> None:
 def test_a_key_that_leads_out_of_its_folder_is_no_snapshot(key: str) -> None:
     with pytest.raises(SnapshotError, match="no snapshots"):
         snapshots.load(Settings.load().data, "snapshots", key)
+
+
+def test_the_limit_stands_beside_the_scores_of_a_simulated_fleet(trained: Trained) -> None:
+    limit = trained.evaluation["limit"]
+    assert set(limit) == {"severity", "mode", "rul_pct", "health_pct"}
+    for card in trained.evaluation["scorecards"]:
+        assert card["test"]["health_pct"] > limit["health_pct"] > 0.2
+        assert card["test"]["severity"] <= limit["severity"] <= 1.0
+    assert trained.report["scorecards"][0]["targets"][2]["limit"] == limit["rul_pct"]
+
+
+@pytest.mark.parametrize("days", [2, 20], ids=["too short for a window", "long enough"])
+def test_lives_have_a_limit_where_a_test_pump_was_watched_long_enough_for_a_window(days: int) -> None:
+    stored = steps.snapshot(
+        steps.validate(steps.fetch("simulated", {"dataset": "v3", "pumps": 28, "days": days})["raw"])
+    )
+    work = Work(steps.plan(stored["snapshot"], "lives", "test/lives", families=(), preset="quick"))
+    assert set(work.limit(lambda _: None)) == ({"severity", "mode", "rul_pct", "health_pct"} if days == 20 else set())
+
+
+def test_data_from_elsewhere_and_windows_of_another_kind_have_no_limit(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUMP_ML_VAR", str(trained.home))
+    work = Work(trained.plan)
+    work.problem = work.problem.model_copy(update={"reference": None})
+    assert work.limit(lambda _: None) == {}
 
 
 def test_a_champion_that_moved_after_the_comparison_is_not_overwritten(crowned: Trained) -> None:

@@ -286,6 +286,8 @@ def test_the_modes_have_names_of_their_own() -> None:
         ({"step_s": 1.0}, "step_s = 1.0; expected 10 to"),
         ({"waveforms_h": -1.0}, "waveforms_h = -1.0; expected 0 to"),
         ({"dataset": "v9"}, "dataset = 'v9'; expected v2 or v3"),
+        ({"pumps": 7.0}, "pumps = 7.0; expected a whole number from 1 to"),
+        ({"days": "365"}, "days = '365'; expected a number from 1 to"),
     ],
 )
 def test_a_fleet_that_cannot_be_is_told_with_field_value_and_bound(given: dict[str, float], message: str) -> None:

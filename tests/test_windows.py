@@ -100,6 +100,10 @@ def test_a_short_run_is_filled_at_its_start_with_its_first_reading() -> None:
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
+    frames = RECORDED, RECORDED.sample(frac=1, random_state=1)
+    records = [make_windows(frame, problem(4, 3, reference=True), SENSORS).commissioning for frame in frames]
+    for asset in ("a", "b"):
+        np.testing.assert_array_equal(records[0][asset], records[1][asset])
     shuffled = RUNS.sample(frac=1, random_state=1)
     windows, again = (make_windows(frame, problem(4, 3), SENSORS) for frame in (RUNS, shuffled))
     np.testing.assert_array_equal(windows.x, again.x)

@@ -49,8 +49,9 @@ class Statistics:
         }
         names = [f"{statistic}({sensor})" for statistic in blocks for sensor in windows.sensors]
         if self.normal:
-            share, excess = self.normal.residuals(windows)
-            beyond = {"share": share.mean(axis=1), "share_std": share.std(axis=1), "excess": excess.mean(axis=1)}
+            found = self.normal.residuals(windows)
+            (share, spread), (excess, _) = found.moments(found.share), found.moments(found.excess)
+            beyond = {"share": share, "share_std": spread, "excess": excess}
             names += [f"{statistic}({sensor})" for statistic in beyond for sensor in self.normal.answers]
             blocks |= beyond
         return np.concatenate(list(blocks.values()), axis=1), names
@@ -104,8 +105,7 @@ class Channels:
     def _raw(self, windows: Windows) -> Array:
         if not self.normal:
             return windows.x
-        share, _ = self.normal.residuals(windows)
-        return np.concatenate([windows.x, share], axis=2)
+        return np.concatenate([windows.x, self.normal.residuals(windows).share], axis=2)
 
 
 def _normal(train: Windows, problem: Problem) -> NormalBehaviour | None:

@@ -28,6 +28,8 @@ ROUNDS = 60
 """Of expectation and maximisation; after 200 the residuals' spread is the same within a few per cent."""
 LEAST = 1e-8
 """Variance below which nothing is resolved; keeps the matrices invertible."""
+INSIDE = 0.995
+"""Share of the training records that a condition's range reaches up to, and down to: a stray reading widens nothing."""
 SMALL = 0.05
 """Share of a sensor's usual size below which a reading counts as near 0."""
 
@@ -40,8 +42,8 @@ class NormalBehaviour:
         sensors: names of the readings' last axis.
         conditions: those of them that say what the asset is asked, and what is around it.
         scale: of each sensor, in its unit, ``(sensors,)``.
-        low: least that each condition lies off its asset's mean, below 0, in training records, ``(conditions,)``.
-        high: most that it lies off it.
+        low: how far each condition lies below its asset's mean in training records, negative, ``(conditions,)``.
+        high: how far above; a condition that hardly moved there counts as if it had moved by 5 %.
         mean: of the coefficients over the fleet, ``(answers, k)``.
         spread: their covariance over the fleet, ``(answers, k, k)``.
         noise: variance of a reading around its asset's function, ``(answers,)``.
@@ -75,7 +77,9 @@ class NormalBehaviour:
         frame = cls(sensors, conditions, np.where(scale > 0.0, scale, 1.0), none, none, none, none, none)
         parts = [frame._parts(record) for record in records.values()]
         off = np.concatenate([at - at.mean(axis=0) for at, _ in parts])
-        frame = replace(frame, low=off.min(axis=0), high=off.max(axis=0))
+        low, high = np.quantile(off, [1.0 - INSIDE, INSIDE], axis=0)
+        wanting = np.maximum(frame._least_widths() - (high - low), 0.0) / 2.0
+        frame = replace(frame, low=low - wanting, high=high + wanting)
         terms = [frame._terms(at - at.mean(axis=0)) for at, _ in parts]
         mean, spread, variance = _mixed_model(terms, [shown for _, shown in parts])
         return replace(frame, mean=mean, spread=spread, noise=variance)
@@ -85,12 +89,8 @@ class NormalBehaviour:
         """The sensors that have residuals."""
         return tuple(name for name in self.sensors if name not in self.conditions.names)
 
-    def residuals(self, windows: Windows) -> tuple[Array, Array]:
-        """What each reading shows beyond its asset's normal; both float64 ``(windows, length, answers)``.
-
-        The first is transformed: a share of the reading where that is far from 0. The second is in the sensors' units.
-        A reading under conditions far outside of those of all training records (an asset at rest) says nothing: its
-        residuals are 0.
+    def residuals(self, windows: Windows) -> "Residuals":
+        """What each reading shows beyond its asset's normal.
 
         Raises:
             ValueError: the windows have no commissioning records.
@@ -98,19 +98,19 @@ class NormalBehaviour:
         if windows.commissioning is None:
             raise ValueError("these windows have no commissioning records; the problem has to ask for the reference")
         precision: Array = np.linalg.inv(self.spread)
-        shares, excess = np.zeros((2, *windows.x.shape[:2], len(self.answers)))
+        share, excess = np.zeros((2, *windows.x.shape[:2], len(self.answers)))
+        known = np.zeros((*windows.x.shape[:2], 1), dtype=np.bool_)
         scale = self.scale[[self.sensors.index(name) for name in self.answers]]
-        assets = windows.rows[ASSET].to_numpy()
-        for asset in dict.fromkeys(assets):
-            at, shown = self._parts(windows.commissioning[asset])
+        for asset, here in windows.rows.groupby(ASSET).indices.items():
+            at, shown = self._parts(windows.commissioning[str(asset)])
             centre = at.mean(axis=0)
             terms = self._terms(at - centre)
             own, _ = _posterior(terms.T @ terms, terms.T @ shown, self.mean, precision, self.noise)
-            here = assets == asset
             at, shown = self._parts(windows.x[here])
-            normal = np.where(self._known(at - centre), self._terms(at - centre) @ own.T, shown)
-            shares[here], excess[here] = shown - normal, scale * (np.sinh(shown) - np.sinh(normal))
-        return shares, excess
+            known[here] = self._known(at - centre)
+            normal = np.where(known[here], self._terms(at - centre) @ own.T, shown)
+            share[here], excess[here] = shown - normal, scale * (np.sinh(shown) - np.sinh(normal))
+        return Residuals(share, excess, known)
 
     def to_json(self) -> dict[str, Any]:
         """For the predictor's file."""
@@ -133,6 +133,11 @@ class NormalBehaviour:
         at = np.concatenate([shown[..., relative], readings[..., absolute]], axis=-1)
         return at, np.delete(shown, [*relative, *absolute], axis=-1)
 
+    def _least_widths(self) -> Array:
+        """Range that each condition is taken to have at least: 5 % of the reading, or of its usual size."""
+        absolute = [self.scale[self.sensors.index(name)] for name in self.conditions.absolute]
+        return np.array([SMALL] * len(self.conditions.relative) + absolute)
+
     def _known(self, off: Array) -> NDArray[np.bool_]:
         """Whether all conditions lie in the range of the training records, or no further out of it than it is wide.
 
@@ -152,10 +157,35 @@ class NormalBehaviour:
         """
         width = self.high - self.low
         cut = np.clip(off, self.low - width / 2.0, self.high + width / 2.0)
-        scaled = np.moveaxis(cut / np.where(width > 0.0, width, 1.0), -1, 0)
+        scaled = np.moveaxis(cut / width, -1, 0)
         pairs = combinations_with_replacement(range(len(self.conditions.relative)), 2)
         products = [scaled[one] * scaled[other] for one, other in pairs]
         return np.stack([np.ones(off.shape[:-1]), *scaled, *products], axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """What readings show beyond their assets' normal.
+
+    A reading under conditions far outside of those of all training records (an asset at rest) says nothing: it is not
+    `known`, and its residuals are 0.
+
+    Args:
+        share: transformed, a share of the reading where that is far from 0; ``(windows, length, answers)``.
+        excess: in the sensors' units, of the same shape.
+        known: whether a reading's conditions are known, ``(windows, length, 1)``.
+    """
+
+    share: Array
+    excess: Array
+    known: NDArray[np.bool_]
+
+    def moments(self, values: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of `share` or `excess` over the known readings; 0 where a window has none."""
+        count = np.maximum(self.known.sum(axis=1), 1)
+        mean = values.sum(axis=1) / count  # what is not known is 0
+        spread = np.where(self.known, values - mean[:, None], 0.0)
+        return mean, np.sqrt(np.square(spread).sum(axis=1) / count)
 
 
 ARRAYS = ("scale", "low", "high", "mean", "spread", "noise")

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from upath import UPath
 
-from pump_ml import files, generation
+from pump_ml import generation
 from pump_ml.schema import TIME, Telemetry
 from pump_ml.settings import Settings
 from pump_ml.twin.datasets import LABELS
@@ -87,12 +87,15 @@ class SimulatedSource:
         """Make what is not there yet, and read it; pumps in the order of their numbers.
 
         All numbers come as float64, the kind that everybody after this expects, though the files of v3 hold float32.
+
+        Raises:
+            SnapshotError: a file of the fleet is gone, or was altered.
         """
         for shard in range(self.shards):
             self.make(shard)
         generation.finish(self.folder, self.fleet, self.shards)
-        parts = [generation.part(shard, self.shards) for shard in range(self.shards)]
-        readings = pd.concat([files.read_parquet(self.folder / part) for part in parts], ignore_index=True)
+        parts = [generation.read_shard(self.folder, shard, self.shards) for shard in range(self.shards)]
+        readings = pd.concat(parts, ignore_index=True)
         readings = readings.astype(dict.fromkeys(readings.select_dtypes("float32"), "float64"))
         if start is not None:
             readings = readings[readings[TIME] >= pd.Timestamp(start)]

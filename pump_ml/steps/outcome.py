@@ -27,8 +27,8 @@ def evaluate(
     Returns:
         ``rows`` judged, ``scorecards`` (family, version, seconds, validation, test, contest, passed), ``champion``
         (family, version, rows it is compared on, contest, and why it is unfit for the problem, if it is) or None, and
-        ``limit``: what nobody can do better by target, where the data are simulated. ``test`` is over all test rows,
-        ``contest`` over those that the champion is compared on. A value that is no number is None.
+        ``limit``: the best score that anyone can reach by target, where the data are simulated. ``test`` is over all
+        test rows, ``contest`` over those that the champion is compared on. A value that is no number is None.
 
     Raises:
         LeakError: a model was fitted on an asset it is judged by.

@@ -121,8 +121,12 @@ class Fleet:
             ("step_s", 10, 86_400), ("waveforms_h", 0, 8_766),
         )  # fmt: skip
         for name, low, high in bounds:
-            if not low <= getattr(self, name) <= high:
-                raise ConfigurationError(f"{name} = {getattr(self, name)!r}; expected {low:g} to {high:g}")
+            given, kind = getattr(self, name), int if name in ("pumps", "seed", "samples") else (int, float)
+            if not isinstance(given, kind):
+                number = "a whole number" if kind is int else "a number"
+                raise ConfigurationError(f"{name} = {given!r}; expected {number} from {low:g} to {high:g}")
+            if not low <= given <= high:
+                raise ConfigurationError(f"{name} = {given!r}; expected {low:g} to {high:g}")
         if self.dataset not in LABELS:
             raise ConfigurationError(f"dataset = {self.dataset!r}; expected v2 or v3")
 
@@ -138,10 +142,11 @@ class Fleet:
         """One pump, as it was built."""
         return fleet.draw(self.streams(number).build, self.sheets[number % len(self.sheets)] if self.sheets else None)
 
-    def streams(self, number: int) -> "Streams":
-        """Random streams of one pump."""
-        root = np.random.SeedSequence(self.seed, spawn_key=(int(self.dataset[1:]), number))
-        return Streams(*map(np.random.default_rng, root.spawn(len(fields(Streams)))))
+    def streams(self, number: int, *, record: bool = False) -> "Streams":
+        """Random streams of one pump; those of its commissioning record are others, and depend on nothing else."""
+        count = len(fields(Streams))
+        root = np.random.SeedSequence(self.seed, spawn_key=(int(self.dataset[1:]), number, *([count] * record)))
+        return Streams(*map(np.random.default_rng, root.spawn(count)))
 
     def _mode(self, number: int) -> FaultMode:
         """The fault of a pump: each block of seven pumps has all of them, in an order that says nothing."""
@@ -244,8 +249,9 @@ def draw_samples(plan: Fleet, number: int, streams: Streams) -> Samples:
     )
 
 
-def _commissioning(pump: Pump, streams: Streams, options: Options) -> dict[str, Array]:
+def _commissioning(plan: Fleet, number: int) -> dict[str, Array]:
     """Readings of the record that was taken when the pump was new."""
+    pump, streams, options = plan.pump(number), plan.streams(number, record=True), plan.options
     asked = duty.stretches(pump, np.zeros(RECORD[0]), RECORD[1], RECORD_S, streams.demand)
     shown, _ = observe(pump, operate(pump, HEALTHY, np.zeros(1), asked), asked, streams, options)
     return shown
@@ -260,7 +266,7 @@ def _samples(plan: Fleet, number: int) -> Rows:
     state = operate(made.pump, fault, made.at_work[:, None], made.demand)
     last = [SAMPLE * (sample + 1) - 1 for sample in range(plan.samples)] if plan.waveforms_h else []
     shown, taken = observe(made.pump, state, made.demand, streams, plan.options, last)
-    new = _commissioning(made.pump, streams, plan.options)
+    new = _commissioning(plan, number)
 
     record = np.prod(RECORD, dtype=int)
     at = np.concatenate([
@@ -409,7 +415,7 @@ def _lives(plan: Fleet, number: int) -> Rows:
     # At noon, so that pumps of the day shift run.
     every = max(1, round(plan.waveforms_h / step_h))
     noon = range(round(12.0 / step_h), len(hours), every) if plan.waveforms_h else ()
-    new = _commissioning(pump, streams, plan.options)
+    new = _commissioning(plan, number)
 
     pieces: list[tuple[str, slice, dict[str, Array], dict[str, NDArray[Any]]]] = []
     waveforms: list[Record] = []
@@ -443,7 +449,12 @@ def _lives(plan: Fleet, number: int) -> Rows:
         runs=((f"{asset}/commissioning", record), *((run, part.stop - part.start) for run, part, _, _ in pieces)),
         time_us=START_US
         + 30 * DAY_US
-        + np.concatenate([_late(commissioned, streams.clock, plan.options), *(late[part] for _, part, _, _ in pieces)]),
+        + np.concatenate(
+            [
+                _late(commissioned, plan.streams(number, record=True).clock, plan.options),
+                *(late[part] for _, part, _, _ in pieces),
+            ]
+        ),
         commissioning=np.arange(record + sum(part.stop - part.start for _, part, _, _ in pieces)) < record,
         sensors={
             name: np.concatenate([new[name].astype(np.float32), *(shown[name] for _, _, shown, _ in pieces)])
