@@ -320,7 +320,7 @@ def test_the_tasks_of_the_queue_training_are_those_with_larger_pods(hook: dict[s
 
 @pytest.mark.parametrize(
     ("dag", "task", "limit"),
-    [("training", "train", "4Gi"), ("training", "plan", "2Gi"), ("dataset", "train", "2Gi")],
+    [("training", "train", "4Gi"), ("training", "plan", "3Gi"), ("dataset", "train", "3Gi")],
 )
 def test_a_training_task_gets_the_larger_pod(hook: dict[str, Any], dag: str, task: str, limit: str) -> None:
     models = pytest.importorskip("kubernetes.client.models")
@@ -331,7 +331,7 @@ def test_a_training_task_gets_the_larger_pod(hook: dict[str, Any], dag: str, tas
         spec=models.V1PodSpec(containers=containers),
     )
     hook["pod_mutation_hook"](pod)
-    assert [container.resources.limits["memory"] for container in pod.spec.containers] == [limit, "2Gi"]
+    assert [container.resources.limits["memory"] for container in pod.spec.containers] == [limit, "3Gi"]
 
 
 def test_mlflow_waits_until_its_database_has_tables_and_users(tmp_path: Path) -> None:
