@@ -426,12 +426,17 @@ def test_channels_are_those_of_the_training_rows_whatever_the_other_rows_hold(
 def test_channels_do_not_look_at_the_validation_rows(fleet: Telemetry, diagnosis: Problem) -> None:
     family = Cnn1d(filters=4, dense=4, epochs=1)
     learn, tune = (windows_of(fleet, diagnosis, part) for part in (slice(0, 8), slice(8, 12)))
-    for validation in (tune, replace(tune, x=tune.x * 1000.0)):
+    assert tune.commissioning is not None
+    records = {asset: 1000.0 * record for asset, record in tune.commissioning.items()}
+    for validation in (tune, replace(tune, x=tune.x * 1000.0, commissioning=records)):
         predictor = family.fit(learn, validation, diagnosis, seed=1, watch=lambda *_: None)
         assert isinstance(predictor, NetworkPredictor)
-        expected = Channels.fit(learn)
+        expected = Channels.fit(learn, diagnosis)
         np.testing.assert_array_equal(predictor.channels.mean, expected.mean)
         np.testing.assert_array_equal(predictor.channels.scale, expected.scale)
+        assert predictor.channels.normal is not None
+        assert expected.normal is not None
+        assert predictor.channels.normal.to_json() == expected.normal.to_json()
         labels = learn.labels["rul_pct"].to_numpy()
         assert predictor.scales["rul_pct"] == pytest.approx((labels.mean(), labels.std()))
 
