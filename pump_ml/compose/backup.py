@@ -229,7 +229,12 @@ def restore(folder: Path, source: Path) -> None:
         raise StackError(f"still running: {', '.join(busy)}; `make down` first. A restore wants an empty stack")
     say("starting PostgreSQL and the store, without any service that would write to them")
     compose.run("build", "airflow-setup", "mlflow-setup")
-    compose.run("up", "--detach", "--wait", "postgres", "s3")
+    stores = ("up", "--detach", "--wait", "postgres", "s3")
+    try:
+        compose.run(*stores)
+    except StackError:  # as `make up` does
+        say("not all came up; once more, since what hung has started anew meanwhile")
+        compose.run(*stores)
     _expect_empty(compose)
     compose.run("run", "--rm", "-T", "postgres-setup")
     compose.run("run", "--rm", "-T", "s3-setup")
