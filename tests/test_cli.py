@@ -134,6 +134,17 @@ def test_training_and_evaluation_go_on_with_the_run_that_is_named(trained: Train
     assert parent.info.status == "FINISHED"
 
 
+@pytest.mark.parametrize(("dataset", "problem"), [("v2", "diagnosis"), ("v3", "lives")])
+def test_a_simulated_dataset_is_judged_by_its_own_problem(dataset: str, problem: str) -> None:
+    own = ("--samples", "8") if dataset == "v2" else ("--days", "20")
+    words = ("--dataset", dataset, "--pumps", "28", *own, "--family", "baseline", "--preset", "quick")
+    done = pump_ml("run", *words)
+    assert done.returncode == 0, done.stderr
+    assert f"{problem}: " in done.stdout
+    assert "limit" in done.stdout
+    assert f"pump-{problem}" in done.stdout or "champion: none yet" in done.stdout
+
+
 @pytest.mark.usefixtures("crowned")
 def test_predictions_of_the_champion_are_printed_as_csv(trained: Trained, tmp_path: Path) -> None:
     rows = Work(trained.plan).rows("test")
