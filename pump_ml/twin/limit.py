@@ -6,11 +6,14 @@ learn those, so it should stay below. v2 takes the mean over a window, v3 each r
 prior (v2: faults, bands of damage; v3: moments of many lives drawn as the dataset draws them, so that damage, remaining
 life and fault hang together) this is a posterior over the labels; its most probable class and its median are the best
 answers for accuracy and mean absolute error. Neither the clock nor the pump's age is used, and of the growth inside a
-window only that it blurs the damage.
+window only that it blurs the damage. Damage is all that a window can tell of faults, so for them this is the limit. How
+long a pump will last also depends on its age; who guesses that, by the season for instance, does better than
+`rul_pct_by_window`.
 
-**Who knows the past of a life exactly** (v3, `rul_pct_known_past`): fault, age, when damage began, and its whole path.
-What stays open is the end. Its prior is the Weibull law, and the path so far is a gamma bridge to it: increments over
-the grid of the process and the rest up to 1 are Dirichlet (`pump_ml.twin.degradation.draw_life`).
+**Who knows the past of a life exactly** (v3, `rul_pct`): fault, age, when damage began, and its whole path. Nobody can
+know more before the end, and that is what stays open. Its prior is the Weibull law, and the path so far is a gamma
+bridge to it: increments over the grid of the process and the rest up to 1 are Dirichlet
+(`pump_ml.twin.degradation.draw_life`).
 
 The interval is that of the pumps that were drawn.
 """
@@ -35,8 +38,13 @@ Array = NDArray[np.float64]
 Json = dict[str, Any]
 
 METRICS = {"severity": "accuracy", "mode": "accuracy", "rul_pct": "mae", "health_pct": "mae", "rul_hours": "mae"}
-KNOWN_PAST = "rul_pct_known_past"
-GIVEN = "fault, age, onset and the damage's whole path so far, exactly"
+BY_WINDOW = {"rul_pct": "rul_pct_by_window", "rul_hours": "rul_hours_by_window"}
+"""Names of what a window of v3 says of the end."""
+GIVEN = {
+    "rul_pct": "fault, age, onset and the damage's whole path so far, exactly",
+    **dict.fromkeys(BY_WINDOW.values(), "a window and the commissioning record, neither clock nor age"),
+}
+"""Of v3, where it is not a window and all that may be known beside."""
 
 WINDOWS = 8
 """Windows of a pump of v3; their ends lie evenly over the rows at which one can end."""
@@ -100,7 +108,7 @@ def estimate(
 
     Returns:
         ``dataset``, ``pumps`` (that have a window), ``windows``, and ``targets``: by name ``metric``, ``limit``,
-        ``low`` and ``high``; what is for who knows more than a window says so in ``given``.
+        ``low`` and ``high``, and ``given`` where it is for who knows something else than a window.
 
     Raises:
         ConfigurationError: the pumps have no window of 60 readings.
@@ -116,11 +124,15 @@ def estimate(
             progress((place + 1) / len(chosen))
     if not found:
         raise ConfigurationError(f"limit: no window of {SAMPLE} readings in {len(chosen)} pumps; expected 1 or more")
+    given = GIVEN if fleet.dataset == "v3" else {}
     targets: Json = {
-        name: {"metric": METRICS.get(name, "mae"), **_interval([each[name] for each in found])} for name in found[0]
+        name: {
+            "metric": METRICS.get(name, "mae"),
+            **_interval([each[name] for each in found]),
+            **({"given": given[name]} if name in given else {}),
+        }
+        for name in found[0]
     }
-    if KNOWN_PAST in targets:
-        targets[KNOWN_PAST]["given"] = GIVEN
     windows = sum(len(each["rul_pct"]) for each in found)
     return {"dataset": fleet.dataset, "pumps": len(found), "windows": windows, "targets": targets}
 
@@ -143,7 +155,10 @@ def _scores(fleet: Fleet, number: int, priors: dict[bool, Prior]) -> dict[str, A
     if fleet.dataset == "v2":
         return posterior_v2(fleet, number).scores()
     found = posterior_v3(fleet, number, priors)
-    return {**found[0].scores(), KNOWN_PAST: found[1]} if found else {}
+    if found is None:
+        return {}
+    posterior, past = found
+    return {BY_WINDOW.get(name, name): each for name, each in posterior.scores().items()} | {"rul_pct": past}
 
 
 def shown(fleet: Fleet, number: int) -> tuple[Rows, Array]:
