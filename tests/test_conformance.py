@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import windows_of
+from conftest import whole_rows, windows_of
 
 from pump_ml import catalog
 from pump_ml.errors import DataError
@@ -19,7 +19,6 @@ from pump_ml.problems import Problem, load_problem
 from pump_ml.schema import KEYS, Sensor, Telemetry
 from pump_ml.settings import Settings
 from pump_ml.sources import Source
-from pump_ml.sources.simulated import SimulatedSource
 from pump_ml.twin.datasets import LABELS
 from pump_ml.windows import Windows
 
@@ -117,13 +116,14 @@ class Fitted:
 
 
 @pytest.fixture(scope="module", params=catalog.PROBLEMS)
-def data(request: pytest.FixtureRequest, fleet: Telemetry) -> tuple[Problem, Telemetry]:
+def data(
+    request: pytest.FixtureRequest, fleet: Telemetry, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Problem, Telemetry]:
     problem = load_problem(request.param, Settings())
     if request.param == "rul":
         return problem, run_to_failure(problem)
     if request.param == "lives":
-        lives = SimulatedSource(dataset="v3", pumps=28, days=20).fetch()
-        return problem, dataclasses.replace(lives, readings=lives.readings.dropna(ignore_index=True))
+        return problem, whole_rows(tmp_path_factory.mktemp("lives"), dataset="v3", pumps=28, days=20)
     assert request.param == "diagnosis", "bring readings for the new problem"
     some = sorted(fleet.readings["asset_id"].unique())[:28]
     return problem, dataclasses.replace(fleet, readings=fleet.readings[fleet.readings["asset_id"].isin(some)])
