@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from upath import UPath
 
 from pump_ml.errors import ConfigurationError, SnapshotError
@@ -78,6 +80,20 @@ def read_parquet(path: UPath, columns: list[str] | None = None, sha256: str | No
     try:
         return pd.read_parquet(io.BytesIO(content), columns=columns)
     except (ValueError, OSError) as error:  # what pyarrow raises for bytes that it cannot use
+        raise SnapshotError(
+            f"{path} was altered after it was stored: it is no Parquet file ({error}); restore the file"
+        ) from error
+
+
+def read_table(path: UPath) -> pa.Table:
+    """A Parquet file as Arrow's table, whose nested columns pandas would take apart.
+
+    Raises:
+        SnapshotError: it is not Parquet any more.
+    """
+    try:
+        return pq.read_table(pa.BufferReader(_read(path)))
+    except (ValueError, OSError) as error:
         raise SnapshotError(
             f"{path} was altered after it was stored: it is no Parquet file ({error}); restore the file"
         ) from error

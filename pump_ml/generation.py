@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ from upath import UPath
 from pump_ml import files
 from pump_ml.catalog import MOST_SHARDS
 from pump_ml.errors import ConfigurationError, SnapshotError, UnknownNameError
-from pump_ml.schema import ASSET, COMMISSIONING, RUN, TIME
+from pump_ml.schema import ASSET, COMMISSIONING, KEYS, RUN, TIME, Sensor, Waveforms
 from pump_ml.settings import PACKAGE, git_sha
 from pump_ml.twin.datasets import LABELS, VERSION, Fleet, Record, Rows
 from pump_ml.twin.datasheet import DataSheet, read
@@ -38,8 +38,16 @@ from pump_ml.twin.degradation import MODES
 from pump_ml.twin.instruments import NAMES, Options
 from pump_ml.twin.waveform import Sampling
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 Json = dict[str, Any]
 WAVEFORMS = "vibration_waveform"
+CHANNELS = (
+    Sensor("drive_end_g", "standard_gravity", "acceleration at the drive end"),
+    Sensor("non_drive_end_g", "standard_gravity", "acceleration at the other end"),
+)
+"""Of a waveform."""
 OWN = {"v2": ("samples",), "v3": ("days", "step_minutes")}
 """Options of one dataset alone."""
 GROUP_ROWS = 50_000
@@ -237,6 +245,26 @@ def read_shard(folder: UPath, shard: int, shards: int) -> pd.DataFrame:
     if not files.exists(path):
         raise SnapshotError(f"{path} is gone; restore it, or remove its folder, which is then made again")
     return files.read_parquet(path, sha256=files.read_json(folder / part(shard, shards, ".json"))["sha256"])
+
+
+def read_waveforms(folder: UPath, fleet: Fleet) -> Waveforms:
+    """The waveforms of a fleet, pump after pump.
+
+    Raises:
+        SnapshotError: a file is no Parquet any more.
+    """
+    rows: list[pd.DataFrame] = []
+    values: list[NDArray[np.float32]] = []
+    for number in range(fleet.pumps):
+        asset = fleet.asset_id(number)
+        table = files.read_table(folder / WAVEFORMS / f"{asset}.parquet")
+        shape = (table.num_rows, Sampling().count)
+        wave = [table.column(end.name).combine_chunks().flatten().to_numpy().reshape(shape) for end in CHANNELS]
+        values.append(np.stack(wave, axis=1))
+        rows.append(table.select([RUN, TIME]).to_pandas().assign(**{ASSET: asset}))
+    return Waveforms(
+        pd.concat(rows, ignore_index=True)[list(KEYS)], np.concatenate(values), CHANNELS, Sampling().rate_hz
+    )
 
 
 def reports(folder: UPath, fleet: Fleet, shards: int) -> Json:

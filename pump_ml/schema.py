@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pint
+from numpy.typing import NDArray
 
-from pump_ml.errors import ConfigurationError
+from pump_ml.errors import ConfigurationError, DataError
 
 ASSET = "asset_id"
 """Name of the pump (str). The unit of every split."""
@@ -47,6 +49,42 @@ class Sensor:
 
 
 @dataclass(frozen=True, eq=False)
+class Waveforms:
+    """Records of many samples each, taken at some of the readings, all at one rate and of one length.
+
+    Args:
+        rows: ``asset_id, run_id, time`` of the reading that each was taken at.
+        values: float32 ``(waveforms, channels, samples)``, in the channels' units.
+        channels: what the second axis of `values` is, such as ``drive_end_g``.
+        rate_hz: samples a second.
+
+    Raises:
+        DataError: rows, values and channels do not fit together.
+    """
+
+    rows: pd.DataFrame
+    values: NDArray[np.float32]
+    channels: tuple[Sensor, ...]
+    rate_hz: float
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 3 or self.values.shape[:2] != (len(self.rows), len(self.channels)):
+            raise DataError(
+                f"waveforms of shape {self.values.shape}; expected ({len(self.rows)}, {len(self.channels)}, samples): "
+                f"one for each row and each of the channels {', '.join(each.name for each in self.channels)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def usable(self) -> NDArray[np.bool_]:
+        """Which are records that say something: finite, not flat, and the only one of their reading."""
+        found = np.array([bool(np.isfinite(each).all() and np.ptp(each, axis=1).all()) for each in self.values], bool)
+        found &= ~self.rows.duplicated(list(KEYS), keep=False).to_numpy()
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class Telemetry:
     """What a source gives: readings of many assets, in time order within each run.
 
@@ -56,6 +94,7 @@ class Telemetry:
         labels: the columns it may be asked for, never learn from.
         suite: name of the Great Expectations suite that the readings promise to meet.
         origin: source name and parameters, JSON; the same origin gives the same rows.
+        waveforms: taken at some of the readings; None where there are none, or where they were not asked for.
     """
 
     readings: pd.DataFrame
@@ -63,6 +102,7 @@ class Telemetry:
     labels: tuple[str, ...]
     suite: str
     origin: dict[str, Any] = field(default_factory=dict)
+    waveforms: Waveforms | None = None
 
 
 def check_unit(unit: str, *, where: str) -> None:

@@ -2,21 +2,26 @@
 
 A folder holds the data first and its ``manifest.json`` last: the manifest is the commit mark. A folder that has one is
 never written again; a folder without one is what an interrupted step left, and the step's retry writes the same bytes.
+
+Waveforms lie once under ``waveforms/`` of the data root, by their hash; what is stored refers to them.
 """
 
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from upath import UPath
 
 from pump_ml import __version__, files
 from pump_ml.errors import SnapshotError
-from pump_ml.schema import ASSET, Sensor, Telemetry
+from pump_ml.schema import ASSET, KEYS, Sensor, Telemetry, Waveforms
 from pump_ml.settings import git_sha
 
 MANIFEST, ROWS = "manifest.json", "readings.parquet"
@@ -57,13 +62,16 @@ def content_hash(frame: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def store(root: UPath, kind: str, telemetry: Telemetry, **facts: Any) -> str:
+def store(
+    root: UPath, kind: str, telemetry: Telemetry, *, waveforms: dict[str, Any] | None = None, **facts: Any
+) -> str:
     """Store readings once, under a key made of their name, content and origin.
 
     Args:
         root: data root.
         kind: ``"raw"`` or ``"snapshots"``.
-        telemetry: the readings.
+        telemetry: the readings, and their waveforms, unless these lie there already.
+        waveforms: what the manifest of the readings that these come from says of their waveforms.
         facts: more for the manifest, JSON.
 
     Returns:
@@ -73,7 +81,10 @@ def store(root: UPath, kind: str, telemetry: Telemetry, **facts: Any) -> str:
     content = content_hash(frame)
     origin = json.dumps(telemetry.origin, sort_keys=True)
     name = telemetry.origin.get("dataset") or telemetry.origin.get("mapping", {}).get("name") or "readings"
-    key = f"{name}-{hashlib.sha256(f'{content}{origin}'.encode()).hexdigest()[:12]}"
+    if telemetry.waveforms is not None:
+        waveforms = _store_waveforms(root, telemetry.waveforms)
+    taken = waveforms["sha256"] if waveforms else ""
+    key = f"{name}-{hashlib.sha256(f'{content}{taken}{origin}'.encode()).hexdigest()[:12]}"
     folder = root / kind / key
     if files.exists(folder / MANIFEST):
         return key
@@ -88,6 +99,7 @@ def store(root: UPath, kind: str, telemetry: Telemetry, **facts: Any) -> str:
         "schema": {column: str(dtype) for column, dtype in frame.dtypes.items()},
         "sensors": [{"name": s.name, "unit": s.unit, "description": s.description} for s in telemetry.sensors],
         "labels": list(telemetry.labels),
+        "waveforms": waveforms,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_sha": git_sha(),
         "pump_ml": __version__,
@@ -122,3 +134,67 @@ def load(root: UPath, kind: str, key: str) -> Snapshot:
         manifest["origin"],
     )
     return Snapshot(key, telemetry, manifest)
+
+
+def load_waveforms(root: UPath, snapshot: Snapshot) -> Waveforms | None:
+    """The waveforms that came with the readings of a snapshot, quarantined ones as well; None where there are none.
+
+    Raises:
+        SnapshotError: they are gone, or were altered.
+    """
+    told = snapshot.manifest.get("waveforms")
+    if told is None:
+        return None
+    path = _waveforms(root, told["sha256"])
+    if not files.exists(path):
+        raise SnapshotError(f"{path} is gone; restore it, or make the dataset again")
+    table = files.read_table(path)
+    channels = tuple(Sensor(**channel) for channel in told["channels"])
+    values = np.empty((table.num_rows, len(channels), told["samples"]), dtype=np.float32)
+    for place, channel in enumerate(channels):
+        flat = table.column(channel.name).combine_chunks().flatten()
+        values[:, place] = flat.to_numpy().reshape(table.num_rows, told["samples"])
+    found = Waveforms(table.select(list(KEYS)).to_pandas(), values, channels, told["rate_hz"])
+    if (digest := _digest(found)) != told["sha256"]:
+        raise SnapshotError(
+            f"{path} was altered after it was stored: its content hash is {digest[:12]}…, the manifest says "
+            f"{told['sha256'][:12]}…; restore the file, or make the dataset again"
+        )
+    return found
+
+
+def _waveforms(root: UPath, sha256: str) -> UPath:
+    return root / "waveforms" / f"{sha256[:16]}.parquet"
+
+
+def _digest(waveforms: Waveforms) -> str:
+    """SHA-256 over keys, values, channels and rate."""
+    named = json.dumps([[asdict(channel) for channel in waveforms.channels], float(waveforms.rate_hz)])
+    digest = hashlib.sha256(f"{content_hash(waveforms.rows[list(KEYS)])}{named}".encode())
+    digest.update(np.ascontiguousarray(waveforms.values, dtype="<f4").view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _store_waveforms(root: UPath, waveforms: Waveforms) -> dict[str, Any]:
+    """Write waveforms once; returns what the manifest says of them."""
+    sha256, (count, _, samples) = _digest(waveforms), waveforms.values.shape
+    path = _waveforms(root, sha256)
+
+    def write(sink: BinaryIO) -> None:
+        keys = pa.Table.from_pandas(waveforms.rows[list(KEYS)], preserve_index=False)
+        columns = [
+            pa.FixedSizeListArray.from_arrays(
+                pa.array(np.ascontiguousarray(waveforms.values[:, place], dtype=np.float32).reshape(-1)), samples
+            )
+            for place in range(len(waveforms.channels))
+        ]
+        names = [channel.name for channel in waveforms.channels]
+        table = pa.table([*keys.columns, *columns], names=[*KEYS, *names])
+        pq.write_table(table, sink, compression="none", use_dictionary=list(KEYS), row_group_size=256)
+
+    if not files.exists(path):
+        files.write_stream(path, write)
+    channels = [asdict(channel) for channel in waveforms.channels]
+    return {
+        "sha256": sha256, "count": count, "samples": samples, "rate_hz": float(waveforms.rate_hz), "channels": channels,
+    }  # fmt: skip

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pump_ml.errors import DataError
 from pump_ml.problems import Problem
-from pump_ml.schema import ASSET, COMMISSIONING, KEYS, RUN
+from pump_ml.schema import ASSET, COMMISSIONING, KEYS, RUN, TIME, Waveforms
 
 Array = NDArray[np.float64]
 
@@ -25,6 +25,8 @@ class Windows:
         rows: ``asset_id, run_id, time`` of each window's last reading.
         labels: the targets at each window's last reading; empty where the readings bring none.
         sensors: names of the last axis of `x`.
+        waveforms: of many assets; None where the readings came without.
+        taken: position in `waveforms` of the last record taken within each window, int64 ``(windows,)``.
     """
 
     x: Array
@@ -32,6 +34,8 @@ class Windows:
     rows: pd.DataFrame
     labels: pd.DataFrame
     sensors: tuple[str, ...]
+    waveforms: Waveforms | None = None
+    taken: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,6 +50,7 @@ class Windows:
             commissioning=None if kept is None else {asset: kept[asset] for asset in rows[ASSET].unique()},
             rows=rows,
             labels=self.labels[mask].reset_index(drop=True),
+            taken=None if self.taken is None else self.taken[mask],
         )
 
     def of_assets(self, assets: Sequence[str]) -> Self:
@@ -54,18 +59,25 @@ class Windows:
 
 
 def make_windows(
-    readings: pd.DataFrame, problem: Problem, sensors: Sequence[str], *, which: Literal["all", "last"] = "all"
+    readings: pd.DataFrame,
+    problem: Problem,
+    sensors: Sequence[str],
+    *,
+    which: Literal["all", "last"] = "all",
+    waveforms: Waveforms | None = None,
 ) -> Windows:
     """Cut each run into windows of the problem's length.
 
     A window ends at the last reading of its run, the one before it ``stride`` readings earlier, and so on. A run that
-    is shorter than a window gives one window, filled at its start with its first reading.
+    is shorter than a window gives one window, filled at its start with its first reading. Where there are waveforms, a
+    window in which none was taken is left out, whoever is asked: families are judged on the same rows.
 
     Args:
         readings: frame of `pump_ml.schema`; labels may be missing, as they are when a model is asked.
         problem: window length and stride, targets, and whether the commissioning record is used.
         sensors: the feature columns.
         which: every window, or the last of each run.
+        waveforms: taken at some of the readings.
 
     Raises:
         DataError: a column is missing, a reading is not finite, or an asset has no commissioning record though the
@@ -93,13 +105,31 @@ def make_windows(
     index = np.maximum(ends[:, None] + steps, starts[:, None])
     last = running.iloc[ends].reset_index(drop=True)
     targets = [target.name for target in problem.targets if target.name in last]
-    return Windows(
+    windows = Windows(
         x=values[index],
         commissioning=_records(readings[commissioning], last[ASSET], sensors) if problem.reference else None,
         rows=last[list(KEYS)],
         labels=last[targets],
         sensors=tuple(sensors),
     )
+    if waveforms is None:
+        return windows
+    taken = _last_taken(waveforms, last[list(KEYS)], running[TIME].iloc[index[:, 0]])
+    return replace(windows, waveforms=waveforms, taken=taken).where(taken >= 0)
+
+
+def _last_taken(waveforms: Waveforms, ends: pd.DataFrame, begins: "pd.Series[Any]") -> NDArray[np.int64]:
+    """Position of the last usable waveform of the same run between two times, both included; -1 where there is none."""
+    taken = waveforms.rows[list(KEYS)].assign(place=np.arange(len(waveforms)))[waveforms.usable()]
+    asked = ends.assign(begin=begins.to_numpy(), window=np.arange(len(ends)))
+    found = pd.merge_asof(
+        asked.sort_values(TIME, kind="stable"),
+        taken.assign(taken=taken[TIME]).sort_values(TIME, kind="stable"),
+        on=TIME,
+        by=[ASSET, RUN],
+    ).sort_values("window")
+    place = found["place"].where(found["taken"] >= found["begin"])
+    return place.fillna(-1).to_numpy(dtype=np.int64)
 
 
 def _ends(

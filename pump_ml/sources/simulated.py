@@ -108,4 +108,5 @@ class SimulatedSource:
             LABELS[dataset],
             suite=SUITES[dataset],
             origin=self.origin(),
+            waveforms=generation.read_waveforms(self.folder, self.fleet) if self.fleet.waveforms_h else None,
         )

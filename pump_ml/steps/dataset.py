@@ -163,7 +163,8 @@ def snapshot(validated: Mapping[str, Any]) -> Json:
     from pump_ml.schema import TIME, Telemetry
 
     root = Settings.load().data
-    telemetry = snapshots.load(root, "raw", validated["raw"]).telemetry
+    raw = snapshots.load(root, "raw", validated["raw"])
+    telemetry = raw.telemetry
     good = telemetry.readings
     if validated["quarantined"]:
         rows = files.read_parquet(root / "quarantine" / validated["validation"] / "readings.parquet", ["row"])
@@ -175,6 +176,7 @@ def snapshot(validated: Mapping[str, Any]) -> Json:
         root,
         "snapshots",
         kept,
+        waveforms=raw.manifest.get("waveforms"),
         raw=validated["raw"],
         validation=validated["validation"],
         quarantined=validated["quarantined"],

@@ -23,7 +23,7 @@ from pump_ml.twin.waveform import Wave
 Array = NDArray[np.floating[Any]]
 Dataset = Literal["v2", "v3"]
 
-VERSION = 3
+VERSION = 4
 """Of the twin: another one makes other rows of the same seed."""
 START_US = int(np.datetime64("2026-01-05T00:00:00", "us").astype(np.int64))
 """A Monday, UTC."""
@@ -264,8 +264,8 @@ def _samples(plan: Fleet, number: int) -> Rows:
     fault, levels, damage, days = made.fault, made.severity, made.damage, made.days
     begin = float(number % 28)
     state = operate(made.pump, fault, made.at_work[:, None], made.demand)
-    last = [SAMPLE * (sample + 1) - 1 for sample in range(plan.samples)] if plan.waveforms_h else []
-    shown, taken = observe(made.pump, state, made.demand, streams, plan.options, last)
+    middle = [SAMPLE * sample + SAMPLE // 2 for sample in range(plan.samples)] if plan.waveforms_h else []
+    shown, taken = observe(made.pump, state, made.demand, streams, plan.options, middle)
     new = _commissioning(plan, number)
 
     record = np.prod(RECORD, dtype=int)
