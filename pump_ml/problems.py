@@ -87,17 +87,46 @@ class WindowPolicy(_Frozen):
     judged: Literal["all", "last"] = "last"
 
 
+class Folds(_Frozen):
+    """The assets are divided; each fold is judged by models that learnt from the others.
+
+    Args:
+        number: how many folds, or ``each`` for one a group: leave one group out.
+        groups: column that says which assets belong together; unset, each asset is a group.
+        stratify: label by whose classes, at the end of each run, the folds are balanced.
+        seed: of the division, which belongs to the protocol and not to a run.
+    """
+
+    number: Annotated[int, Field(ge=2)] | Literal["each"]
+    groups: str | None = None
+    stratify: str | None = None
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.stratify is not None and self.number == "each":
+            raise ValueError("folds: one fold a group cannot be balanced; leave stratify out, or give a number")
+        return self
+
+
 class SplitPolicy(_Frozen):
-    """Shares of the assets; ``test: own`` takes the data's own test part and divides the rest."""
+    """How the assets are divided.
+
+    Args:
+        train: share of the assets that are learnt from.
+        validation: share that stops and tunes the learning.
+        test: share that is judged; or ``own``, the data's own part; or folds. Train and validation divide the rest.
+        stratify: label by which the parts are balanced.
+    """
 
     train: float = Field(gt=0, lt=1)
     validation: float = Field(gt=0, lt=1)
-    test: Annotated[float, Field(gt=0, lt=1)] | Literal["own"] = 0.2
+    test: Annotated[float, Field(gt=0, lt=1)] | Literal["own"] | Folds = 0.2
     stratify: str | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        total = self.train + self.validation + (0.0 if self.test == "own" else self.test)
+        total = self.train + self.validation + (self.test if isinstance(self.test, float) else 0.0)
         if abs(total - 1.0) > 1e-9:
             raise ValueError(f"split: the shares add up to {total:g}, expected 1")
         return self
@@ -164,6 +193,22 @@ class Problem(_Frozen):
     def model_name(self) -> str:
         """Name of the registered model."""
         return f"pump-{self.name.replace('_', '-')}"
+
+    def about(self, target: str) -> Self:
+        """The question about one of the targets alone; folds that are balanced are balanced by it.
+
+        Raises:
+            UnknownNameError: it is no target.
+        """
+        chosen = [each for each in self.targets if each.name == target]
+        if not chosen:
+            raise UnknownNameError(f"target of problem {self.name!r}", target, [each.name for each in self.targets])
+        split = self.split
+        if isinstance(split.test, Folds) and split.test.stratify is not None:
+            split = split.model_copy(update={"test": split.test.model_copy(update={"stratify": target})})
+        published = tuple(figure for figure in self.published if figure.target == target)
+        changes = {"targets": tuple(chosen), "split": split, "published": published}
+        return self.model_copy(update=changes | {"mode": self.mode if self.mode == target else None})
 
     def choose_features(self, sensors: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
         """The columns a model may learn from.

@@ -1,5 +1,6 @@
 """The frame that everybody passes: columns, their units, and the rows' keys."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,3 +122,8 @@ def convert(values: pd.Series, unit: str, to: str) -> pd.Series:
         return values
     quantity = UNITS.Quantity(values.to_numpy(dtype=float), unit).to(to)
     return pd.Series(quantity.magnitude, index=values.index, name=values.name)
+
+
+def natural(name: str) -> list[Any]:
+    """Sort key in which ``unit-2`` stands before ``unit-10``."""
+    return [int(piece) if odd % 2 else piece for odd, piece in enumerate(re.split(r"(\d+)", name))]

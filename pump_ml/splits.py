@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
-from pump_ml.errors import DataError, LeakError
-from pump_ml.problems import SplitPolicy
-from pump_ml.schema import ASSET, PART, TIME
+from pump_ml.errors import ConfigurationError, DataError, LeakError
+from pump_ml.problems import Folds, SplitPolicy
+from pump_ml.schema import ASSET, PART, RUN, TIME, natural
 
 PARTS = ("train", "validation", "test")
 
@@ -51,38 +52,42 @@ class Split:
         return cls(*(tuple(content[part]) for part in PARTS))
 
 
-def by_asset(readings: pd.DataFrame, policy: SplitPolicy, *, seed: int) -> Split:
-    """Divide the assets by the policy's shares, within each stratum.
+def by_asset(readings: pd.DataFrame, policy: SplitPolicy, *, seed: int, fold: int = 0) -> Split:
+    """Divide the assets as the policy says.
 
     An asset's stratum is its label in the policy's `stratify` column at its last reading: how it ended. The order
     within a stratum is that of a hash of seed and name, so the same seed gives the same split on any machine, and a
     new asset moves few old ones.
 
+    Args:
+        readings: of all assets.
+        policy: shares, the data's own test part, or folds.
+        seed: of train and validation, and of a test part that is a share.
+        fold: which fold is judged, of `folds`.
+
     Raises:
-        LeakError: the data's own parts share an asset.
+        LeakError: the data's own parts share an asset, or the groups of folds do.
         DataError: a part comes out empty, or the policy needs a column that the readings lack.
+        ConfigurationError: there is no such fold.
     """
-    for column in (PART,) if policy.test == "own" else ():
-        if column not in readings:
-            raise DataError(f"the split takes the data's own test part, but the readings have no column {column!r}")
-    own_test: set[str] = set()
+    test: tuple[str, ...] | None = None
     if policy.test == "own":
-        parts = readings.groupby(ASSET)[PART].unique()
-        for asset, found in parts.items():
-            if len(found) > 1:
-                raise LeakError(
-                    f"asset {asset!r} is in the parts {', '.join(sorted(found))}; give each asset to one part"
-                )
-        own_test = {str(asset) for asset, found in parts.items() if list(found) == ["test"]}
+        test = _own_test(readings)
+    elif isinstance(policy.test, Folds):
+        every = folds(readings, policy)
+        if not 0 <= fold < len(every):
+            raise ConfigurationError(f"fold {fold}; expected 0 to {len(every) - 1}, for {len(every)} folds")
+        test = every[fold]
     strata = _strata(readings, policy)
     shares = {"train": policy.train, "validation": policy.validation}
-    if policy.test != "own":
-        shares["test"] = float(policy.test)
+    if isinstance(policy.test, float):
+        shares["test"] = policy.test
     chosen: dict[str, list[str]] = {part: [] for part in PARTS}
-    chosen["test"] = sorted(own_test)
+    chosen["test"] = sorted(test or ())
+    judged = set(chosen["test"])
     left_over = dict.fromkeys(shares, 0.0)
     for stratum in sorted(set(strata.values())):
-        members = sorted((a for a, s in strata.items() if s == stratum and a not in own_test), key=_order(seed))
+        members = sorted((a for a, s in strata.items() if s == stratum and a not in judged), key=_order(seed))
         # What rounding owes a part in one stratum it gets in the next.
         position = 0
         for part, share in list(shares.items())[::-1]:
@@ -94,11 +99,69 @@ def by_asset(readings: pd.DataFrame, policy: SplitPolicy, *, seed: int) -> Split
     return Split(*(tuple(sorted(chosen[part])) for part in PARTS))
 
 
+def folds(readings: pd.DataFrame, policy: SplitPolicy) -> list[tuple[str, ...]]:
+    """The assets that each fold judges; none where the policy has no folds.
+
+    Raises:
+        LeakError: an asset is in two groups.
+        DataError: the readings lack a column that the policy names, or hold fewer groups than folds.
+    """
+    asked = policy.test
+    if not isinstance(asked, Folds):
+        return []
+    groups = _groups(readings, asked)
+    names = sorted(set(groups.values()), key=natural)
+    if asked.number == "each":
+        return [tuple(sorted(asset for asset, group in groups.items() if group == name)) for name in names]
+    if len(names) < asked.number:
+        raise DataError(f"{len(names)} groups of assets for {asked.number} folds; bring more, or ask for fewer folds")
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold  # the core does without scikit-learn
+
+    ends = readings.sort_values(TIME, kind="stable").groupby([ASSET, RUN], sort=False).tail(1)
+    labels = None
+    if asked.stratify is not None:
+        labels = _column(ends, asked.stratify, "the folds are balanced by").astype(str).to_numpy()
+    places = ends[ASSET].astype(str).map(groups).map({name: place for place, name in enumerate(names)}).to_numpy()
+    kind = GroupKFold if labels is None else StratifiedGroupKFold
+    cut = kind(asked.number, shuffle=True, random_state=asked.seed)
+    assets = ends[ASSET].astype(str).to_numpy()
+    return [tuple(sorted(set(assets[test]))) for _, test in cut.split(np.zeros(len(ends)), labels, places)]
+
+
+def _groups(readings: pd.DataFrame, asked: Folds) -> dict[str, str]:
+    """The group of each asset."""
+    if asked.groups is None:
+        return {str(asset): str(asset) for asset in readings[ASSET].unique()}
+    pairs = readings[[ASSET]].assign(group=_column(readings, asked.groups, "the folds are of").astype(str))
+    pairs = pairs.drop_duplicates()
+    if len(twice := pairs[pairs[ASSET].duplicated(keep=False)]):
+        asset = twice[ASSET].iloc[0]
+        raise LeakError(
+            f"asset {asset!r} is in the groups {', '.join(sorted(twice.loc[twice[ASSET] == asset, 'group']))} of "
+            f"{asked.groups!r}; a fold would judge an asset that it has seen: give each asset to one group"
+        )
+    return {str(asset): str(group) for asset, group in pairs.itertuples(index=False)}
+
+
+def _own_test(readings: pd.DataFrame) -> tuple[str, ...]:
+    _column(readings, PART, "the split takes the data's own parts of")
+    parts = readings.groupby(ASSET)[PART].unique()
+    for asset, found in parts.items():
+        if len(found) > 1:
+            raise LeakError(f"asset {asset!r} is in the parts {', '.join(sorted(found))}; give each asset to one part")
+    return tuple(str(asset) for asset, found in parts.items() if list(found) == ["test"])
+
+
+def _column(readings: pd.DataFrame, name: str, needed: str) -> "pd.Series[Any]":
+    if name not in readings:
+        raise DataError(f"{needed} column {name!r}, which the readings lack; they have {', '.join(readings.columns)}")
+    return readings[name]
+
+
 def _strata(readings: pd.DataFrame, policy: SplitPolicy) -> dict[str, str]:
     if policy.stratify is None:
         return {str(asset): "" for asset in readings[ASSET].unique()}
-    if policy.stratify not in readings:
-        raise DataError(f"the split stratifies by {policy.stratify!r}, which the readings lack")
+    _column(readings, policy.stratify, "the split stratifies by")
     last = readings.sort_values(TIME, kind="stable").groupby(ASSET)[policy.stratify].last()
     return {str(asset): str(value) for asset, value in last.items()}
 

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pump_ml.errors import DataError, LeakError
+from pump_ml.errors import ConfigurationError, DataError, LeakError
 from pump_ml.problems import SplitPolicy
-from pump_ml.splits import PARTS, Split, by_asset
+from pump_ml.splits import PARTS, Split, by_asset, folds
 
 SHARES = SplitPolicy(train=0.6, validation=0.2, test=0.2, stratify="mode")
 OWN = SplitPolicy(train=0.8, validation=0.2, test="own")
@@ -101,8 +101,8 @@ def test_an_asset_in_two_parts_of_a_split_is_a_leak() -> None:
     ("frame", "policy", "message"),
     [
         pytest.param(readings(2), SHARES, "the (validation|test) part is empty", id="too few assets"),
-        pytest.param(readings(20), OWN, "no column 'part'", id="no own part"),
-        pytest.param(readings(20).drop(columns="mode"), SHARES, "stratifies by 'mode'", id="no stratum"),
+        pytest.param(readings(20), OWN, "column 'part', which the readings lack", id="no own part"),
+        pytest.param(readings(20).drop(columns="mode"), SHARES, "stratifies by column 'mode'", id="no stratum"),
         pytest.param(with_parts().assign(part="train"), OWN, "the test part is empty", id="own part is empty"),
     ],
 )
@@ -114,3 +114,73 @@ def test_what_cannot_be_split_is_refused(frame: pd.DataFrame, policy: SplitPolic
 def test_a_split_comes_back_from_its_manifest() -> None:
     split = by_asset(readings(20), SHARES, seed=7)
     assert Split.from_json(split.to_json()) == split
+
+
+def bearings() -> pd.DataFrame:
+    """Readings of 24 bearings in runs of one row: three faults, two sizes, four of each."""
+    frame = readings(24, "abc", rows=1)
+    number = frame["asset_id"].str[1:].astype(int)
+    return frame.assign(size=np.where(number < 12, "7", "21"))
+
+
+def folded(**changes: object) -> SplitPolicy:
+    return SplitPolicy.model_validate({"train": 0.75, "validation": 0.25, "test": changes})
+
+
+def test_one_group_is_left_out_at_a_time_and_the_rest_is_divided() -> None:
+    frame, policy = bearings(), folded(number="each", groups="size")
+    every = folds(frame, policy)
+    sizes = frame.set_index("asset_id")["size"]
+    assert [set(sizes[list(fold)]) for fold in every] == [{"7"}, {"21"}], "in the order of numbers"
+    for number, fold in enumerate(every):
+        split = by_asset(frame, policy, seed=7, fold=number)
+        assert split.test == fold
+        assert (len(split.train), len(split.validation), len(split.test)) == (9, 3, 12)
+
+
+def test_without_groups_one_asset_is_left_out_at_a_time() -> None:
+    assert folds(readings(5), folded(number="each")) == [(f"p{number}",) for number in range(5)]
+
+
+@pytest.mark.parametrize("stratify", [None, "mode"])
+def test_each_asset_is_judged_in_one_of_the_folds(stratify: str | None) -> None:
+    frame, policy = bearings(), folded(number=4, stratify=stratify)
+    every = folds(frame, policy)
+    assert sorted(asset for fold in every for asset in fold) == sorted(frame["asset_id"])
+    if stratify:
+        mode = frame.set_index("asset_id")["mode"]
+        assert all(mode[list(fold)].value_counts().tolist() == [2, 2, 2] for fold in every)
+    shuffled = frame.sample(frac=1, random_state=3)
+    assert folds(shuffled, policy) == every, "the order of the rows does not matter"
+
+
+def test_the_seed_of_a_run_does_not_move_the_folds() -> None:
+    frame, policy = bearings(), folded(number=4)
+    one, other = (by_asset(frame, policy, seed=seed, fold=2) for seed in (7, 8))
+    assert one.test == other.test
+    assert one.train != other.train
+
+
+@pytest.mark.parametrize(
+    ("frame", "changes", "fold", "error", "message"),
+    [
+        pytest.param(bearings(), {"number": 4}, 4, ConfigurationError, "fold 4; expected 0 to 3", id="no such fold"),
+        pytest.param(bearings(), {"number": 25}, 0, DataError, "24 groups of assets for 25 folds", id="too many"),
+        pytest.param(bearings(), {"number": 2, "groups": "load"}, 0, DataError, "column 'load'", id="no such column"),
+        pytest.param(bearings(), {"number": 2, "stratify": "x"}, 0, DataError, "balanced by column 'x'", id="no label"),
+        pytest.param(
+            readings(6), {"number": "each", "groups": "mode"}, 0, LeakError, "'p0' is in the groups a, healthy",
+            id="an asset in two groups",
+        ),
+    ],
+)  # fmt: skip
+def test_folds_that_cannot_be_are_refused(
+    frame: pd.DataFrame, changes: dict[str, object], fold: int, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        by_asset(frame, folded(**changes), seed=7, fold=fold)
+
+
+def test_one_fold_a_group_cannot_be_balanced() -> None:
+    with pytest.raises(ValueError, match="leave stratify out, or give a number"):
+        folded(number="each", stratify="mode")

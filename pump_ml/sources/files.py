@@ -15,7 +15,7 @@ from typing import Any, cast
 import pandas as pd
 
 from pump_ml.errors import ConfigurationError, SourceError
-from pump_ml.schema import ASSET, COMMISSIONING, PART, RUN, TIME, Telemetry
+from pump_ml.schema import ASSET, COMMISSIONING, PART, RUN, TIME, Telemetry, natural
 from pump_ml.sources.mapping import Files, Label, load_mapping
 from pump_ml.sources.tables import read_table
 
@@ -123,7 +123,7 @@ class FilesSource:
         """The entry of each file that is asked for, in the order in which their rows stand."""
         if not self.path.exists():
             raise SourceError(f"{self.path} does not exist; give a folder, a file or a tar archive with the readings")
-        names = sorted((name for name, _ in _walk(self.path, ())), key=_natural)
+        names = sorted((name for name, _ in _walk(self.path, ())), key=natural)
         there = ", ".join(names[:20]) + (", …" if len(names) > 20 else "") or "nothing"
         claimed: dict[str, Files] = {}
         for files in self.mapping.files:
@@ -196,11 +196,6 @@ def _matches(name: str, pattern: str) -> bool:
     return any(fnmatchcase(one, p) for one in names for p in (pattern, f"*/{pattern}"))
 
 
-def _natural(name: str) -> list[Any]:
-    """Sort key in which ``unit-2`` stands before ``unit-10``."""
-    return [int(piece) if odd % 2 else piece for odd, piece in enumerate(re.split(r"(\d+)", name))]
-
-
 def _life_left(name: str, content: bytes) -> list[float]:
     words = content.decode("utf-8-sig", errors="replace").split()
     try:
@@ -216,7 +211,7 @@ def _life_left(name: str, content: bytes) -> list[float]:
 
 def _by_asset(name: str, values: list[float], readings: pd.DataFrame) -> dict[str, float]:
     """The value of each asset of `readings`; their natural order is that of the values."""
-    assets = sorted(readings[ASSET].dropna().unique(), key=_natural)
+    assets = sorted(readings[ASSET].dropna().unique(), key=natural)
     if len(assets) != len(values):
         files = ", ".join(readings[_FILE].unique())
         raise SourceError(
