@@ -153,7 +153,7 @@ def predict(
     if missing := [column for column in predictor.columns if column not in frame]:
         raise DataError(f"{readings} lacks {', '.join(missing)}; {model} needs {', '.join(predictor.columns)}")
     # MLflow takes no whole numbers where the signature says double.
-    frame = frame[list(predictor.columns)].astype(dict.fromkeys(predictor.sensors, float))
+    frame = frame[list(predictor.columns)].astype({name: float for name in predictor.sensors if name in frame})
     loaded.predict(frame).to_csv(sys.stdout, index=False)
 
 

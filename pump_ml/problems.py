@@ -1,10 +1,12 @@
 """What is predicted: targets with their metrics and thresholds, the window, and how the assets are split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pump_ml import catalog, metrics
@@ -157,6 +159,46 @@ class Conditions(_Frozen):
         return (*self.relative, *self.absolute)
 
 
+class Derived(_Frozen):
+    """A quantity that follows from sensors of the same reading, and travels with the model as they do.
+
+    What two instruments say of one thing says more together: a pump's head is the difference of two pressures
+    (ISO 9906), its efficiency a product over a power.
+
+    Args:
+        difference: the first sensor less the second.
+        product: sensors that are multiplied.
+        over: a sensor that the product is divided by; below `least` it counts as `least`.
+        factor: of the result, for its unit.
+        least: smallest divisor, in the sensor's unit.
+    """
+
+    difference: tuple[str, str] | None = None
+    product: tuple[str, ...] = ()
+    over: str | None = None
+    factor: float = 1.0
+    least: float = Field(1e-9, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if bool(self.difference) == bool(self.product) or (self.over and not self.product):
+            raise ValueError("a derived quantity is a difference of two sensors, or a product, maybe over another")
+        return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The sensors, or quantities derived before it, that it follows from."""
+        return (*(self.difference or ()), *self.product, *((self.over,) if self.over else ()))
+
+    def of(self, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Its values, from those of its parts."""
+        if self.difference:
+            first, second = self.difference
+            return self.factor * (columns[first] - columns[second])
+        values: NDArray[np.float64] = self.factor * np.prod([columns[name] for name in self.product], axis=0)
+        return values / np.maximum(columns[self.over], self.least) if self.over else values
+
+
 class Problem(_Frozen):
     """A question to the data, as a YAML file under ``conf/problems/`` states it."""
 
@@ -165,6 +207,7 @@ class Problem(_Frozen):
     windows: WindowPolicy
     reference: Literal["commissioning"] | None = None
     conditions: Conditions = Conditions()
+    derived: dict[str, Derived] = Field(default_factory=dict)
     features: tuple[str, ...] | None = None
     targets: tuple[Target, ...] = Field(min_length=1)
     split: SplitPolicy
@@ -211,7 +254,7 @@ class Problem(_Frozen):
         return self.model_copy(update=changes | {"mode": self.mode if self.mode == target else None})
 
     def choose_features(self, sensors: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
-        """The columns a model may learn from.
+        """What a model may learn from: columns of the data, then what is derived from them.
 
         Args:
             sensors: the sensor columns that the data bring.
@@ -232,6 +275,18 @@ class Problem(_Frozen):
             raise ConfigurationError(
                 f"problem {self.name!r} asks for the sensors {', '.join(missing)}; the data have {', '.join(sensors)}"
             )
+        known = list(features)
+        for name, derived in self.derived.items():
+            if name in (*sensors, *labels):
+                raise ConfigurationError(
+                    f"problem {self.name!r}: derived.{name} is the name of a column of the data; choose another"
+                )
+            for part in derived.parts:
+                if part not in known:
+                    raise ConfigurationError(
+                        f"problem {self.name!r}: derived.{name}: {UnknownNameError('feature', part, known)}"
+                    )
+            known.append(name)
         if missing := [name for name in self.conditions.names if name not in features]:
             raise ConfigurationError(
                 f"problem {self.name!r}: the conditions {', '.join(missing)} are no features; expected some of "
@@ -242,7 +297,19 @@ class Problem(_Frozen):
                 f"problem {self.name!r}: all features are conditions, so nothing is left to compare; expected another "
                 f"sensor beside {', '.join(features)}"
             )
-        return tuple(features)
+        return tuple(known)
+
+    def with_derived(self, sensors: Sequence[str], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Readings with the derived quantities as further columns.
+
+        Args:
+            sensors: what the columns become; the derived ones stand last, as `choose_features` gives them.
+            values: of the sensors that are not derived, ``(readings, …)``.
+        """
+        columns = dict(zip(sensors, values.T, strict=False))
+        for name in sensors[values.shape[1] :]:
+            columns[name] = self.derived[name].of(columns)
+        return np.stack([columns[name] for name in sensors], axis=-1)
 
 
 def load_problem(name: str | Path, settings: Settings | None = None) -> Problem:

@@ -21,7 +21,7 @@ from upath import UPath
 
 from pump_ml import __version__, files
 from pump_ml.errors import SnapshotError
-from pump_ml.schema import ASSET, KEYS, Sensor, Telemetry, Waveforms
+from pump_ml.schema import ASSET, KEYS, RUN, TIME, Sensor, Telemetry, Waveforms
 from pump_ml.settings import git_sha
 
 MANIFEST, ROWS = "manifest.json", "readings.parquet"
@@ -181,7 +181,12 @@ def _store_waveforms(root: UPath, waveforms: Waveforms) -> dict[str, Any]:
     path = _waveforms(root, sha256)
 
     def write(sink: BinaryIO) -> None:
-        keys = pa.Table.from_pandas(waveforms.rows[list(KEYS)], preserve_index=False)
+        rows = waveforms.rows
+        keys = [pa.array(rows[name].astype("str").to_numpy(), pa.string()) for name in (ASSET, RUN)]
+        if isinstance(rows[TIME].dtype, pd.DatetimeTZDtype):
+            at = pa.array(rows[TIME].dt.tz_convert(None).to_numpy()).cast(pa.timestamp("us", tz="UTC"))
+        else:
+            at = pa.array(rows[TIME].to_numpy())
         columns = [
             pa.FixedSizeListArray.from_arrays(
                 pa.array(np.ascontiguousarray(waveforms.values[:, place], dtype=np.float32).reshape(-1)), samples
@@ -189,7 +194,7 @@ def _store_waveforms(root: UPath, waveforms: Waveforms) -> dict[str, Any]:
             for place in range(len(waveforms.channels))
         ]
         names = [channel.name for channel in waveforms.channels]
-        table = pa.table([*keys.columns, *columns], names=[*KEYS, *names])
+        table = pa.table([*keys, at, *columns], names=[*KEYS, *names])
         pq.write_table(table, sink, compression="none", use_dictionary=list(KEYS), row_group_size=256)
 
     if not files.exists(path):

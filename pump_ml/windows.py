@@ -75,7 +75,7 @@ def make_windows(
     Args:
         readings: frame of `pump_ml.schema`; labels may be missing, as they are when a model is asked.
         problem: window length and stride, targets, and whether the commissioning record is used.
-        sensors: the feature columns.
+        sensors: the feature columns, and behind them those of the problem's derived quantities.
         which: every window, or the last of each run.
         waveforms: taken at some of the readings.
 
@@ -83,8 +83,9 @@ def make_windows(
         DataError: a column is missing, a reading is not finite, or an asset has no commissioning record though the
             problem uses it.
     """
-    if missing := [name for name in (*KEYS, *sensors) if name not in readings]:
-        raise DataError(f"readings lack {', '.join(missing)}; expected {', '.join((*KEYS, *sensors))}")
+    measured = [name for name in sensors if name not in problem.derived]
+    if missing := [name for name in (*KEYS, *measured) if name not in readings]:
+        raise DataError(f"readings lack {', '.join(missing)}; expected {', '.join((*KEYS, *measured))}")
     commissioning = (
         readings[COMMISSIONING].to_numpy(dtype=bool)
         if COMMISSIONING in readings
@@ -93,12 +94,12 @@ def make_windows(
     if problem.reference is None:
         # Nothing sets those readings apart, so they are readings as any other.
         commissioning = np.zeros(len(readings), dtype=bool)
-    if bad := [name for name in sensors if not np.isfinite(readings[name].to_numpy(dtype=np.float64)).all()]:
+    if bad := [name for name in measured if not np.isfinite(readings[name].to_numpy(dtype=np.float64)).all()]:
         raise DataError(
             f"readings of {', '.join(bad)} are not finite; validation quarantines such rows: validate first"
         )
     running = readings[~commissioning].sort_values(list(KEYS), kind="stable", ignore_index=True)
-    values = running[list(sensors)].to_numpy(dtype=np.float64)
+    values = problem.with_derived(sensors, running[measured].to_numpy(dtype=np.float64))
 
     ends, starts = _ends(running, problem, which)
     steps = np.arange(problem.windows.length) - (problem.windows.length - 1)
@@ -107,7 +108,7 @@ def make_windows(
     targets = [target.name for target in problem.targets if target.name in last]
     windows = Windows(
         x=values[index],
-        commissioning=_records(readings[commissioning], last[ASSET], sensors) if problem.reference else None,
+        commissioning=_records(readings[commissioning], last[ASSET], problem, sensors) if problem.reference else None,
         rows=last[list(KEYS)],
         labels=last[targets],
         sensors=tuple(sensors),
@@ -151,10 +152,13 @@ def _ends(
     return np.concatenate(per_run), np.repeat(firsts, [len(ends) for ends in per_run])
 
 
-def _records(commissioning: pd.DataFrame, assets: "pd.Series[Any]", sensors: Sequence[str]) -> dict[str, Array]:
+def _records(
+    commissioning: pd.DataFrame, assets: "pd.Series[Any]", problem: Problem, sensors: Sequence[str]
+) -> dict[str, Array]:
+    measured = [name for name in sensors if name not in problem.derived]
     records = {
-        str(asset): rows.to_numpy(dtype=np.float64)
-        for asset, rows in commissioning.sort_values(list(KEYS), kind="stable").groupby(ASSET)[list(sensors)]
+        str(asset): problem.with_derived(sensors, rows.to_numpy(dtype=np.float64))
+        for asset, rows in commissioning.sort_values(list(KEYS), kind="stable").groupby(ASSET)[measured]
     }
     if unknown := sorted(set(assets) - set(records)):
         raise DataError(

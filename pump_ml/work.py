@@ -83,7 +83,7 @@ class Work:
         if self.problem.windows.judged == "last":
             answers: pd.DataFrame = model.predict(readings[list(predictor.columns)])
             return answers
-        return predictor.table(make_windows(readings, self.problem, predictor.sensors))
+        return predictor.table(make_windows(readings, predictor.problem, predictor.sensors))
 
     def example(self) -> pd.DataFrame:
         """Readings of one training asset: its commissioning record and its first other run, a window of each."""

@@ -200,7 +200,7 @@ def test_other_columns_and_the_order_of_rows_and_columns_do_not_matter(fitted: F
 
 
 def test_a_missing_sensor_and_a_reading_that_is_no_number_are_refused(fitted: Fitted) -> None:
-    sensor = fitted.predictor.sensors[-1]
+    sensor = fitted.predictor.columns[-1]
     with pytest.raises(DataError, match=f"readings lack {sensor}"):
         fitted.predictor.predict(fitted.readings.drop(columns=sensor))
     broken = fitted.readings.copy()

@@ -10,8 +10,8 @@ import pytest
 from upath import UPath
 
 from pump_ml import snapshots
-from pump_ml.errors import SnapshotError
-from pump_ml.schema import Sensor, Telemetry
+from pump_ml.errors import DataError, SnapshotError
+from pump_ml.schema import Sensor, Telemetry, Waveforms
 from pump_ml.snapshots import content_hash
 
 
@@ -141,3 +141,71 @@ def test_texts_that_only_differ_in_where_they_are_cut_or_missing_hash_differentl
 
 def test_the_content_hash_of_a_frame_is_the_same_on_every_machine() -> None:
     assert content_hash(telemetry().readings).startswith("789bb934ad2f45fb")
+
+
+def with_waveforms(**changes: object) -> Telemetry:
+    given = telemetry()
+    values = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    channels = (Sensor("near_g", "g_0", "at the coupling"), Sensor("far_g", "g_0"))
+    rows = given.readings[["asset_id", "run_id", "time"]].iloc[[0, 2]].reset_index(drop=True)
+    facts = {"rows": rows, "values": values, "channels": channels, "rate_hz": 25600.0} | changes
+    return replace(given, waveforms=Waveforms(**facts))  # type: ignore[arg-type]
+
+
+def test_waveforms_come_back_and_are_stored_once_for_raw_data_and_snapshot(root: UPath) -> None:
+    given = with_waveforms()
+    raw = snapshots.load(root, "raw", snapshots.store(root, "raw", given))
+    told = raw.manifest["waveforms"]
+    assert (told["count"], told["samples"], told["rate_hz"]) == (2, 3, 25600.0)
+    assert raw.telemetry.waveforms is None, "read where they are asked for only"
+    key = snapshots.store(root, "snapshots", telemetry(), waveforms=told)
+    found = snapshots.load_waveforms(root, snapshots.load(root, "snapshots", key))
+    assert found is not None
+    assert given.waveforms is not None
+    pd.testing.assert_frame_equal(found.rows, given.waveforms.rows)
+    np.testing.assert_array_equal(found.values, given.waveforms.values)
+    assert (found.channels, found.rate_hz) == (given.waveforms.channels, 25600.0)
+    assert [path.name for path in Path(str(root / "waveforms")).iterdir()] == [f"{told['sha256'][:16]}.parquet"]
+
+
+def test_other_waveforms_are_another_snapshot(root: UPath) -> None:
+    changes: list[dict[str, object]] = [{}, {"rate_hz": 12800.0}, {"values": np.zeros((2, 2, 3), np.float32)}]
+    assert len({snapshots.store(root, "raw", with_waveforms(**each)) for each in changes}) == 3
+
+
+def test_readings_without_waveforms_have_none(root: UPath) -> None:
+    key = snapshots.store(root, "snapshots", telemetry())
+    assert snapshots.load_waveforms(root, snapshots.load(root, "snapshots", key)) is None
+
+
+def test_altered_and_missing_waveforms_are_refused(root: UPath) -> None:
+    snapshot = snapshots.load(root, "raw", snapshots.store(root, "raw", with_waveforms()))
+    other = snapshots.load(
+        root, "raw", snapshots.store(root, "raw", with_waveforms(values=np.ones((2, 2, 3), np.float32)))
+    )
+    ours, theirs = (
+        Path(str(root / "waveforms" / f"{each.manifest['waveforms']['sha256'][:16]}.parquet"))
+        for each in (snapshot, other)
+    )
+    theirs.write_bytes(ours.read_bytes())
+    with pytest.raises(SnapshotError, match="was altered after it was stored: its content hash"):
+        snapshots.load_waveforms(root, other)
+    ours.write_bytes(b"half")
+    with pytest.raises(SnapshotError, match="it is no Parquet file"):
+        snapshots.load_waveforms(root, snapshot)
+    ours.unlink()
+    with pytest.raises(SnapshotError, match="is gone; restore it"):
+        snapshots.load_waveforms(root, snapshot)
+
+
+def test_records_that_say_nothing_are_not_usable() -> None:
+    values = np.arange(30, dtype=np.float32).reshape(5, 2, 3)
+    values[1, 0, 2], values[2, 1] = np.inf, 4.0
+    rows = pd.DataFrame({"asset_id": "a", "run_id": "a", "time": [1, 2, 3, 4, 4]})
+    waveforms = Waveforms(rows, values, (Sensor("near_g"), Sensor("far_g")), 10.0)
+    assert waveforms.usable().tolist() == [True, False, False, False, False], "broken, flat, two of one reading"
+
+
+def test_waveforms_that_do_not_fit_their_rows_are_refused() -> None:
+    with pytest.raises(DataError, match=r"shape \(2, 1, 3\); expected \(2, 2, samples\)"):
+        with_waveforms(values=np.zeros((2, 1, 3), np.float32))

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pump_ml.errors import DataError
+from pump_ml.errors import ConfigurationError, DataError
 from pump_ml.problems import Problem, parse_problem
+from pump_ml.schema import Sensor, Waveforms
 from pump_ml.windows import make_windows
 
 SENSORS = ("pressure_bar", "flow_m3_h")
@@ -169,3 +170,72 @@ def test_windows_of_some_assets_keep_what_belongs_together() -> None:
 
 def test_labels_need_not_be_there_when_a_model_is_asked() -> None:
     assert make_windows(RUNS.drop(columns="rul"), problem(), SENSORS).labels.shape[1] == 0
+
+
+HEAD = {"head_bar": {"difference": ("out_bar", "in_bar")}}
+POWER = {"hydraulic_kw": {"product": ("flow", "head_bar"), "factor": 0.5}}
+SHARE = {"efficiency": {"product": ("hydraulic_kw",), "over": "shaft_kw", "least": 1.0}}
+
+
+def derived_problem(**derived: object) -> Problem:
+    return Problem.model_validate(
+        {
+            "name": "p",
+            "windows": {"length": 2, "stride": 1},
+            "reference": "commissioning",
+            "derived": derived,
+            "targets": ({"name": "rul", "kind": "regression", "metric": "mae"},),
+            "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
+        }
+    )
+
+
+def test_derived_quantities_follow_from_each_reading_and_from_the_commissioning_record() -> None:
+    readings = pd.DataFrame(
+        {
+            "asset_id": "a", "run_id": ["a/0", "a/1", "a/1"], "time": [1, 2, 3], "commissioning": [True, False, False],
+            "in_bar": [1.0, 2.0, 3.0], "out_bar": [5.0, 8.0, 13.0], "flow": [10.0, 20.0, 30.0],
+            "shaft_kw": [40.0, 120.0, 0.5], "rul": 0.0,
+        }
+    )  # fmt: skip
+    problem = derived_problem(**HEAD, **POWER, **SHARE)
+    measured = ("in_bar", "out_bar", "flow", "shaft_kw")
+    sensors = problem.choose_features(measured, ("rul",))
+    assert sensors == (*measured, "head_bar", "hydraulic_kw", "efficiency")
+    windows = make_windows(readings, problem, sensors)
+    assert windows.commissioning is not None
+    assert windows.commissioning["a"][:, 4:].tolist() == [[4.0, 20.0, 0.5]]
+    # Of the last reading the power is below the least divisor.
+    assert windows.x[0][:, 4:].tolist() == [[6.0, 60.0, 0.5], [10.0, 150.0, 150.0]]
+
+
+@pytest.mark.parametrize(
+    ("derived", "message"),
+    [
+        pytest.param(POWER, "derived.hydraulic_kw: unknown feature 'head_bar'", id="not derived before it"),
+        pytest.param({"flow": HEAD["head_bar"]}, "derived.flow is the name of a column", id="a name that is taken"),
+    ],
+)
+def test_a_derived_quantity_that_cannot_be_is_refused(derived: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        derived_problem(**derived).choose_features(("in_bar", "out_bar", "flow", "shaft_kw"), ("rul",))
+
+
+def test_a_derived_quantity_is_a_difference_or_a_product() -> None:
+    with pytest.raises(ValueError, match="a difference of two sensors, or a product"):
+        derived_problem(head_bar={"difference": ("a", "b"), "product": ("a",)})
+
+
+def test_a_window_has_the_last_waveform_that_was_taken_within_it() -> None:
+    readings = pd.DataFrame(
+        {"asset_id": "a", "run_id": ["a/0"] * 4 + ["a/1"] * 2, "time": [1, 2, 3, 4, 7, 8], "p": 1.0, "rul": 0.0}
+    )
+    problem = derived_problem().model_copy(update={"reference": None})
+    rows = pd.DataFrame({"asset_id": "a", "run_id": ["a/0", "a/0", "a/0", "a/1"], "time": [0, 2, 4, 6]})
+    values = np.arange(16, dtype=np.float32).reshape(4, 1, 4)
+    values[2, 0, 1] = np.nan  # a broken record does not count
+    waveforms = Waveforms(rows, values, (Sensor("end_g", "g_0"),), 1000.0)
+    windows = make_windows(readings, problem, ("p",), waveforms=waveforms)
+    assert windows.rows["time"].tolist() == [2, 3], "none was taken within the windows that end at 4 and 8"
+    assert windows.taken is not None
+    assert windows.taken.tolist() == [1, 1]

@@ -47,7 +47,7 @@ class Predictor(ABC):
 
     Args:
         problem: what is asked.
-        sensors: the columns it learnt from.
+        sensors: the columns it learnt from, derived ones last.
         assets: the assets whose rows anything in it was fitted on, validation included.
     """
 
@@ -74,7 +74,8 @@ class Predictor(ABC):
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of readings that `predict` needs."""
-        return (*KEYS, *((COMMISSIONING,) if self.problem.reference else ()), *self.sensors)
+        measured = (name for name in self.sensors if name not in self.problem.derived)
+        return (*KEYS, *((COMMISSIONING,) if self.problem.reference else ()), *measured)
 
     def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
         """One row a run, for its last window.
