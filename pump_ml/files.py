@@ -85,6 +85,17 @@ def read_parquet(path: UPath, columns: list[str] | None = None, sha256: str | No
         ) from error
 
 
+def read_bytes(path: UPath) -> bytes:
+    """Content of a file."""
+    return _read(path)
+
+
+def remove_scratch(path: UPath) -> None:
+    """Remove a file that only a step's next try would have needed; nothing else is ever removed."""
+    with _store(path) as store, suppress(FileNotFoundError):
+        store.rm_file(path.path)
+
+
 def read_table(path: UPath) -> pa.Table:
     """A Parquet file as Arrow's table, whose nested columns pandas would take apart.
 

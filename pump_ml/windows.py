@@ -1,7 +1,8 @@
 """From readings to windows: the arrays that families learn from. Nothing here looks across two runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -17,19 +18,25 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Windows of one or many assets.
+    """Windows of one or many assets: the readings once, and where in them each window begins.
 
     Args:
-        x: readings, float64 ``(windows, length, sensors)``.
+        readings: float64 ``(readings, sensors)``, those of an asset together.
+        starts: position in `readings` of each window's first, int64 ``(windows,)``.
+        length: readings in a window.
+        blocks: the readings of each asset.
         commissioning: commissioning record of each asset, float64 ``(readings, sensors)``, or None.
         rows: ``asset_id, run_id, time`` of each window's last reading.
         labels: the targets at each window's last reading; empty where the readings bring none.
-        sensors: names of the last axis of `x`.
+        sensors: names of the last axis of `readings`.
         waveforms: of many assets; None where the readings came without.
         taken: position in `waveforms` of the last record taken within each window, int64 ``(windows,)``.
     """
 
-    x: Array
+    readings: Array
+    starts: NDArray[np.int64]
+    length: int
+    blocks: Mapping[str, slice]
     commissioning: Mapping[str, Array] | None
     rows: pd.DataFrame
     labels: pd.DataFrame
@@ -38,24 +45,96 @@ class Windows:
     taken: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.starts)
+
+    @classmethod
+    def stacked(
+        cls,
+        x: Array,
+        sensors: tuple[str, ...],
+        rows: pd.DataFrame,
+        *,
+        commissioning: Mapping[str, Array] | None = None,
+        labels: pd.DataFrame | None = None,
+    ) -> Self:
+        """Windows that are cut already, those of an asset together.
+
+        Args:
+            x: float64 ``(windows, length, sensors)``; it is not copied where it is in one piece.
+            sensors: names of the last axis.
+            rows: keys of each window's last reading.
+            commissioning: record of each asset.
+            labels: of each window.
+        """
+        count, length, _ = x.shape
+        return cls(
+            readings=x.reshape(count * length, -1),
+            starts=np.arange(count, dtype=np.int64) * length,
+            length=length,
+            blocks=_blocks(rows[ASSET], np.full(count, length - 1)),
+            commissioning=commissioning,
+            rows=rows,
+            labels=pd.DataFrame(index=rows.index) if labels is None else labels,
+            sensors=sensors,
+        )
+
+    @property
+    def x(self) -> Array:
+        """All windows as an array of its own, float64 ``(windows, length, sensors)``; large where windows overlap."""
+        return gather(self.readings, self.starts, self.length)
+
+    @property
+    def uses(self) -> NDArray[np.int64]:
+        """How many windows each reading is in, ``(readings,)``."""
+        edges = np.bincount(self.starts, minlength=len(self.readings) + 1)
+        edges -= np.bincount(self.starts + self.length, minlength=len(self.readings) + 1)
+        return np.cumsum(edges[:-1])
+
+    def chunks(self, size: int = 4096) -> Iterator[slice]:
+        """Places of windows, so many at a time, for what would be large over all of them."""
+        for start in range(0, len(self), size):
+            yield slice(start, min(start + size, len(self)))
 
     def where(self, mask: NDArray[np.bool_]) -> Self:
-        """The windows that `mask` marks."""
+        """The windows that `mask` marks, and the readings in them."""
         rows = self.rows[mask].reset_index(drop=True)
         kept = self.commissioning
-        return replace(
+        some = replace(
             self,
-            x=self.x[mask],
+            starts=self.starts[mask],
             commissioning=None if kept is None else {asset: kept[asset] for asset in rows[ASSET].unique()},
             rows=rows,
             labels=self.labels[mask].reset_index(drop=True),
             taken=None if self.taken is None else self.taken[mask],
         )
+        used = some.uses > 0
+        before = np.concatenate([[0], np.cumsum(used)])
+        blocks = {asset: slice(int(before[at.start]), int(before[at.stop])) for asset, at in self.blocks.items()}
+        return replace(
+            some,
+            readings=self.readings[used],
+            starts=before[some.starts],
+            blocks={asset: at for asset, at in blocks.items() if at.stop > at.start},
+        )
 
     def of_assets(self, assets: Sequence[str]) -> Self:
         """The windows of these assets."""
         return self.where(self.rows[ASSET].isin(list(assets)).to_numpy())
+
+
+def gather(readings: NDArray[Any], starts: NDArray[np.int64], length: int) -> NDArray[Any]:
+    """Windows of rows, ``(windows, length, columns)``: a copy.
+
+    Args:
+        readings: ``(readings, columns)``.
+        starts: first row of each window.
+        length: rows in a window.
+    """
+    if not len(starts):
+        return np.empty((0, length, readings.shape[1]), dtype=readings.dtype)
+    views = np.lib.stride_tricks.sliding_window_view(readings, length, axis=0)
+    found: NDArray[Any] = views[starts].transpose(0, 2, 1)
+    return found
 
 
 def make_windows(
@@ -101,13 +180,21 @@ def make_windows(
     running = readings[~commissioning].sort_values(list(KEYS), kind="stable", ignore_index=True)
     values = problem.with_derived(sensors, running[measured].to_numpy(dtype=np.float64))
 
-    ends, starts = _ends(running, problem, which)
-    steps = np.arange(problem.windows.length) - (problem.windows.length - 1)
-    index = np.maximum(ends[:, None] + steps, starts[:, None])
+    ends, firsts = _ends(running, problem, which)
+    begins = np.maximum(ends - problem.windows.length + 1, firsts)
     last = running.iloc[ends].reset_index(drop=True)
     targets = [target.name for target in problem.targets if target.name in last]
+    # A short run's first reading stands as often as is missing, so that a window is a stretch of rows.
+    wanting = np.zeros(len(running), dtype=np.int64)
+    wanting[begins] = begins - (ends - problem.windows.length + 1)
+    if wanting.any():
+        values = np.repeat(values, 1 + wanting, axis=0)
+    moved = np.cumsum(wanting)
     windows = Windows(
-        x=values[index],
+        readings=values,
+        starts=ends + moved[ends] - problem.windows.length + 1,
+        length=problem.windows.length,
+        blocks=_blocks(running[ASSET], wanting),
         commissioning=_records(readings[commissioning], last[ASSET], problem, sensors) if problem.reference else None,
         rows=last[list(KEYS)],
         labels=last[targets],
@@ -115,7 +202,7 @@ def make_windows(
     )
     if waveforms is None:
         return windows
-    taken = _last_taken(waveforms, last[list(KEYS)], running[TIME].iloc[index[:, 0]])
+    taken = _last_taken(waveforms, last[list(KEYS)], running[TIME].iloc[begins])
     return replace(windows, waveforms=waveforms, taken=taken).where(taken >= 0)
 
 
@@ -131,6 +218,14 @@ def _last_taken(waveforms: Waveforms, ends: pd.DataFrame, begins: "pd.Series[Any
     ).sort_values("window")
     place = found["place"].where(found["taken"] >= found["begin"])
     return place.fillna(-1).to_numpy(dtype=np.int64)
+
+
+def _blocks(assets: "pd.Series[Any]", wanting: NDArray[np.int64]) -> dict[str, slice]:
+    """Where each asset's readings stand, which are together."""
+    codes, names = pd.factorize(assets)
+    stops = np.cumsum(np.bincount(codes, weights=1 + wanting, minlength=len(names)).astype(np.int64))
+    edges = pairwise([0, *stops])
+    return {str(name): slice(int(start), int(stop)) for name, (start, stop) in zip(names, edges, strict=True)}
 
 
 def _ends(

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pump_ml.models.features import Channels, Statistics
-from pump_ml.models.normal_behaviour import NormalBehaviour
+from pump_ml.models.normal_behaviour import NormalBehaviour, Residuals
 from pump_ml.problems import Conditions, Problem
 from pump_ml.windows import Windows
 
@@ -42,7 +42,16 @@ def windows(numbers: range, **how: float) -> Windows:
     names = [f"p{number:03d}" for number in numbers]
     rows = pd.DataFrame({"asset_id": np.repeat(names, 5), "run_id": "r", "time": range(len(x))})
     records = {name: pump(number, 120) for name, number in zip(names, numbers, strict=True)}
-    return Windows(x, records, rows, pd.DataFrame(index=range(len(x))), SENSORS)
+    return Windows.stacked(x, SENSORS, rows, commissioning=records)
+
+
+def cubes(found: Residuals) -> tuple[np.ndarray, ...]:
+    """Share, excess and known of each window."""
+    return tuple(each.reshape(-1, 60, each.shape[1]) for each in (found.share, found.excess, found.known))
+
+
+def mean_and_spread(found: Residuals, made: Windows) -> tuple[np.ndarray, np.ndarray]:
+    return found.moments(found.share, made, slice(None))
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +66,13 @@ UNSEEN = range(40, 60)
 
 def test_what_demand_and_weather_do_to_a_healthy_pump_is_no_residual(normal: NormalBehaviour) -> None:
     healthy = windows(UNSEEN)
-    found = normal.residuals(healthy)
-    assert found.share.shape == found.excess.shape == (100, 60, 3)
-    assert found.known.all()
+    share, excess, known = cubes(normal.residuals(healthy))
+    assert share.shape == excess.shape == (100, 60, 3)
+    assert known.all()
     # Head swings by more than 10 % with speed and flow; of that, less than 0.3 % is left in the mean of a window.
     assert healthy.x[..., 3].std() / healthy.x[..., 3].mean() > 0.1
-    assert np.abs(found.share[..., HEAD].mean(axis=1)).max() < 0.003
-    assert np.abs(found.excess[..., BEARING].mean(axis=1)).max() < 0.3
+    assert np.abs(share[..., HEAD].mean(axis=1)).max() < 0.003
+    assert np.abs(excess[..., BEARING].mean(axis=1)).max() < 0.3
 
 
 def test_a_fault_shows_as_large_as_it_is(normal: NormalBehaviour) -> None:
@@ -80,40 +89,42 @@ def test_the_fleet_helps_a_pump_where_its_own_record_ends(normal: NormalBehaviou
     assert slow.commissioning is not None
     fast = {name: record[record[:, 0] > 1480.0 * 0.92] for name, record in slow.commissioning.items()}
     found = normal.residuals(replace(slow, commissioning=fast))
-    assert np.abs(found.share[..., HEAD].mean(axis=1)).max() < 0.02
+    assert np.abs(cubes(found)[0][..., HEAD].mean(axis=1)).max() < 0.02
 
 
 def resting(fault: float) -> Windows:
     """The second half of each window at rest."""
     found = windows(UNSEEN, fault=fault)
-    found.x[:, 30:, [0, 1, 3]] = 0.0
+    found.readings.reshape(-1, 60, len(SENSORS))[:, 30:, [0, 1, 3]] = 0.0
     return found
 
 
 def test_a_pump_at_rest_has_no_residuals(normal: NormalBehaviour) -> None:
-    found = normal.residuals(resting(0.0))
-    assert not found.known[:, 30:].any()
-    assert not found.share[:, 30:].any()
-    assert not found.excess[:, 30:].any()
-    assert found.share[:, :30].any()
+    share, excess, known = cubes(normal.residuals(resting(0.0)))
+    assert not known[:, 30:].any()
+    assert not share[:, 30:].any()
+    assert not excess[:, 30:].any()
+    assert share[:, :30].any()
 
 
 def test_hours_of_rest_do_not_make_a_fault_look_smaller(normal: NormalBehaviour) -> None:
-    found = normal.residuals(resting(0.5))
-    mean, spread = found.moments(found.share)
+    made = resting(0.5)
+    found = normal.residuals(made)
+    mean, spread = mean_and_spread(found, made)
     assert mean[:, HEAD] == pytest.approx(np.log(0.95), abs=0.004)
     assert spread[:, HEAD].max() < 0.006
     whole = replace(found, known=np.zeros_like(found.known), share=np.zeros_like(found.share))
-    assert not np.any(whole.moments(whole.share))
+    assert not np.any(mean_and_spread(whole, made))
 
 
 def test_a_stray_reading_in_a_record_does_not_make_rest_a_known_condition() -> None:
     train = windows(range(40))
     assert train.commissioning is not None
     train.commissioning["p007"][50, [0, 1, 3]] = 0.0
-    found = NormalBehaviour.fit(train.commissioning, SENSORS, CONDITIONS).residuals(resting(0.0))
-    assert not found.known[:, 30:].any()
-    assert np.abs(found.moments(found.share)[0][:, HEAD]).max() < 0.005
+    made = resting(0.0)
+    found = NormalBehaviour.fit(train.commissioning, SENSORS, CONDITIONS).residuals(made)
+    assert not cubes(found)[2][:, 30:].any()
+    assert np.abs(mean_and_spread(found, made)[0][:, HEAD]).max() < 0.005
 
 
 @pytest.mark.parametrize("moves", [0.0, 0.5], ids=["to the digit", "but for half a turn a minute"])
@@ -126,7 +137,7 @@ def test_a_condition_that_was_constant_in_all_records_blinds_nothing(moves: floa
         for made in (windows(range(40), low=1.0), windows(UNSEEN, low=1.0, fault=0.5))
     )
     assert train.commissioning is not None
-    test.x[..., 0] += moves * np.sin(np.arange(60))
+    test.readings.reshape(-1, 60, len(SENSORS))[..., 0] += moves * np.sin(np.arange(60))
     found = NormalBehaviour.fit(train.commissioning, SENSORS, CONDITIONS).residuals(test)
     assert found.known.all()
     assert found.share[..., HEAD].mean() == pytest.approx(np.log(0.95), abs=0.003)
@@ -138,7 +149,7 @@ def test_without_conditions_a_pump_is_compared_with_the_mean_of_its_record() -> 
     assert train.commissioning is not None
     plain = NormalBehaviour.fit(train.commissioning, SENSORS, Conditions())
     assert plain.answers == SENSORS
-    share = plain.residuals(train).share
+    share, _, _ = cubes(plain.residuals(train))
     flow = 1  # differs from pump to pump by far more than within one
     shown, record = (
         np.arcsinh(values[..., flow] / plain.scale[flow]).mean()
@@ -157,7 +168,7 @@ def test_it_survives_json_to_the_last_digit(normal: NormalBehaviour) -> None:
 def test_a_sensor_that_never_moves_and_one_that_is_always_0_do_no_harm() -> None:
     train = windows(range(8))
     assert train.commissioning is not None
-    for values in (train.x, *train.commissioning.values()):
+    for values in (train.readings, *train.commissioning.values()):
         values[..., 3], values[..., 5], values[..., 0] = 7.0, 0.0, 1480.0
     found = NormalBehaviour.fit(train.commissioning, SENSORS, CONDITIONS)
     residuals = found.residuals(train)
@@ -178,6 +189,6 @@ def test_statistics_and_channels_have_a_column_for_what_they_say(diagnosis: Prob
     assert len(set(names)) == len(names) == 4 * len(SENSORS) + 3 * 3
     assert columns[:, names.index("mean(head_m)")] == pytest.approx(train.x[..., 3].mean(axis=1))
     channels = Channels.fit(train, problem).transform(train)
-    assert channels.shape == (50, 60, len(SENSORS) + 3)
-    assert channels.mean(axis=(0, 1)) == pytest.approx(0.0, abs=1e-4)
-    assert channels.std(axis=(0, 1)) == pytest.approx(1.0, abs=1e-3)
+    assert channels.shape == (50 * 60, len(SENSORS) + 3)
+    assert channels.mean(axis=0) == pytest.approx(0.0, abs=1e-4)
+    assert channels.std(axis=0) == pytest.approx(1.0, abs=1e-3)

@@ -416,7 +416,7 @@ def test_channels_are_those_of_the_training_rows_whatever_the_other_rows_hold(
         assert isinstance(predictor, NetworkPredictor)
         assert set(predictor.assets) == set(fitted_assets(learn, tune)) == set(assets[:20])
         channels.append(predictor.channels)
-    raw = np.concatenate([train.x.reshape(-1, len(sensors))])
+    raw = train.x.reshape(-1, len(train.sensors))[:, : len(sensors)]
     np.testing.assert_allclose(channels[0].mean[: len(sensors)], raw.mean(axis=0), rtol=1e-9)
     np.testing.assert_allclose(channels[0].scale[: len(sensors)], raw.std(axis=0), rtol=1e-9)
     np.testing.assert_array_equal(channels[0].mean, channels[1].mean)
@@ -428,7 +428,7 @@ def test_channels_do_not_look_at_the_validation_rows(fleet: Telemetry, diagnosis
     learn, tune = (windows_of(fleet, diagnosis, part) for part in (slice(0, 8), slice(8, 12)))
     assert tune.commissioning is not None
     records = {asset: 1000.0 * record for asset, record in tune.commissioning.items()}
-    for validation in (tune, replace(tune, x=tune.x * 1000.0, commissioning=records)):
+    for validation in (tune, replace(tune, readings=tune.readings * 1000.0, commissioning=records)):
         predictor = family.fit(learn, validation, diagnosis, seed=1, watch=lambda *_: None)
         assert isinstance(predictor, NetworkPredictor)
         expected = Channels.fit(learn, diagnosis)

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from keras import layers
-
 from pump_ml.models import Predictor, Watch
-from pump_ml.models.keras_fit import NetworkPredictor, fit_network
+from pump_ml.models.checkpoint import Checkpoint
+from pump_ml.models.network import NetworkPredictor
 from pump_ml.problems import Problem
 from pump_ml.windows import Windows
 
@@ -30,11 +29,7 @@ class Cnn1d:
         blocks: residual convolutions.
         dense: width of the dense layers.
         dropout: share of features that a training step leaves out.
-        epochs: most epochs.
-        steps: batches in an epoch, about; the batch size follows from it.
-        rate: learning rate.
-        decay: weight decay.
-        patience: epochs without a better validation loss before it stops.
+        epochs, steps, rate, decay, patience, focus, balanced, deterministic: see `pump_ml.models.keras_fit.Learning`.
     """
 
     filters: int = 96
@@ -48,20 +43,46 @@ class Cnn1d:
     rate: float = 2e-3
     decay: float = 0.1
     patience: int = 24
+    focus: float = 0.0
+    balanced: bool = False
+    deterministic: bool = False
 
     name: ClassVar[str] = "cnn1d"
     inputs: ClassVar[Literal["readings", "waveform"]] = "readings"
     predictor: ClassVar[type[Predictor]] = Cnn1dPredictor
-    requires: ClassVar[tuple[str, ...]] = ("keras", "tensorflow-cpu", "tensorflow")
+    requires: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
-    def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
+    def fit(
+        self,
+        train: Windows,
+        validation: Windows,
+        problem: Problem,
+        *,
+        seed: int,
+        watch: Watch,
+        checkpoint: Checkpoint | None = None,
+    ) -> Predictor:
         """See `pump_ml.models.keras_fit.fit_network`."""
+        from pump_ml.models.keras_fit import Learning, fit_network  # where a network learns, TensorFlow is there
+
+        learning = Learning(
+            self.epochs, self.steps, self.rate, self.decay, self.patience, self.focus, self.balanced, self.deterministic
+        )
         return fit_network(
-            Cnn1dPredictor, self._trunk, train, validation, problem, seed=seed, watch=watch, epochs=self.epochs,
-            steps=self.steps, rate=self.rate, decay=self.decay, patience=self.patience,
-        )  # fmt: skip
+            Cnn1dPredictor,
+            self._trunk,
+            train,
+            validation,
+            problem,
+            learning,
+            seed=seed,
+            watch=watch,
+            checkpoint=checkpoint,
+        )
 
     def _trunk(self, inputs: Any) -> Any:
+        from keras import layers
+
         x = layers.AveragePooling1D(self.pool, padding="same")(inputs)
         x = layers.Conv1D(self.filters, 1, activation="swish")(x)
         for _ in range(self.blocks):

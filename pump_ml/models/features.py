@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pump_ml.models.normal_behaviour import NormalBehaviour
 from pump_ml.problems import Problem
-from pump_ml.windows import Windows
+from pump_ml.windows import Windows, gather
 
 Array = NDArray[np.float64]
 
@@ -33,28 +33,30 @@ class Statistics:
         """From training windows only."""
         return cls(_normal(train, problem))
 
-    def transform(self, windows: Windows) -> tuple[Array, list[str]]:
+    def transform(self, windows: Windows) -> tuple[NDArray[np.float32], list[str]]:
         """The statistics of each window.
 
         Returns:
-            float64 ``(windows, columns)`` and the column names, ``STATISTIC(SENSOR)``.
+            float32 ``(windows, columns)`` and the column names, ``STATISTIC(SENSOR)``.
         """
-        x = windows.x
-        steps = np.arange(x.shape[1]) - (x.shape[1] - 1) / 2.0
-        blocks = {
-            "mean": x.mean(axis=1),
-            "std": x.std(axis=1),
-            "slope": np.einsum("nts,t->ns", x, steps) / max(float(steps @ steps), 1.0),
-            "last": x[:, -1],
-        }
-        names = [f"{statistic}({sensor})" for statistic in blocks for sensor in windows.sensors]
+        found = self.normal.residuals(windows) if self.normal else None
+        names = [
+            f"{statistic}({sensor})" for statistic in ("mean", "std", "slope", "last") for sensor in windows.sensors
+        ]
         if self.normal:
-            found = self.normal.residuals(windows)
-            (share, spread), (excess, _) = found.moments(found.share), found.moments(found.excess)
-            beyond = {"share": share, "share_std": spread, "excess": excess}
+            beyond = ("share", "share_std", "excess")
             names += [f"{statistic}({sensor})" for statistic in beyond for sensor in self.normal.answers]
-            blocks |= beyond
-        return np.concatenate(list(blocks.values()), axis=1), names
+        table = np.empty((len(windows), len(names)), dtype=np.float32)
+        for some in windows.chunks():
+            x = gather(windows.readings, windows.starts[some], windows.length)
+            steps = np.arange(x.shape[1]) - (x.shape[1] - 1) / 2.0
+            slope = np.einsum("nts,t->ns", x, steps) / max(float(steps @ steps), 1.0)
+            blocks = [x.mean(axis=1), x.std(axis=1), slope, x[:, -1]]
+            if found:
+                excess, _ = found.moments(found.excess, windows, some)
+                blocks += [*found.moments(found.share, windows, some), excess]
+            table[some] = np.concatenate(blocks, axis=1)
+        return table, names
 
     def to_json(self) -> dict[str, Any]:
         """For the predictor's file."""
@@ -84,12 +86,13 @@ class Channels:
     def fit(cls, train: Windows, problem: Problem) -> Self:
         """From training windows only."""
         unscaled = cls(_normal(train, problem), np.zeros(1), np.ones(1))
-        raw = unscaled._raw(train)
-        scale = raw.std(axis=(0, 1))
-        return cls(unscaled.normal, raw.mean(axis=(0, 1)), np.where(scale > 1e-12, scale, 1.0))
+        raw, weights = unscaled._raw(train), train.uses / train.uses.sum()
+        mean = weights @ raw
+        scale = np.sqrt(weights @ np.square(raw - mean))
+        return cls(unscaled.normal, mean, np.where(scale > 1e-12, scale, 1.0))
 
     def transform(self, windows: Windows) -> NDArray[np.float32]:
-        """float32 ``(windows, length, channels)``."""
+        """The channels of the windows' readings, float32 ``(readings, channels)``; `windows.starts` cuts them."""
         return ((self._raw(windows) - self.mean) / self.scale).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
@@ -104,8 +107,8 @@ class Channels:
 
     def _raw(self, windows: Windows) -> Array:
         if not self.normal:
-            return windows.x
-        return np.concatenate([windows.x, self.normal.residuals(windows).share], axis=2)
+            return windows.readings
+        return np.concatenate([windows.readings, self.normal.residuals(windows).share], axis=1)
 
 
 def _normal(train: Windows, problem: Problem) -> NormalBehaviour | None:

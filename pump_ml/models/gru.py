@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from keras import layers
-
 from pump_ml.models import Predictor, Watch
-from pump_ml.models.keras_fit import NetworkPredictor, fit_network
+from pump_ml.models.checkpoint import Checkpoint
+from pump_ml.models.network import NetworkPredictor
 from pump_ml.problems import Problem
 from pump_ml.windows import Windows
 
@@ -26,11 +25,7 @@ class Gru:
         pool: readings that are averaged into one step, so that the recursion is short.
         dense: width of the dense layer.
         dropout: share of features that a training step leaves out.
-        epochs: most epochs.
-        steps: batches in an epoch, about; the batch size follows from it.
-        rate: learning rate.
-        decay: weight decay.
-        patience: epochs without a better validation loss before it stops.
+        epochs, steps, rate, decay, patience, focus, balanced, deterministic: see `pump_ml.models.keras_fit.Learning`.
     """
 
     units: int = 64
@@ -42,22 +37,49 @@ class Gru:
     rate: float = 2e-3
     decay: float = 2e-2
     patience: int = 15
+    focus: float = 0.0
+    balanced: bool = False
+    deterministic: bool = False
 
     name: ClassVar[str] = "gru"
     inputs: ClassVar[Literal["readings", "waveform"]] = "readings"
     predictor: ClassVar[type[Predictor]] = GruPredictor
-    requires: ClassVar[tuple[str, ...]] = ("keras", "tensorflow-cpu", "tensorflow")
+    requires: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
-    def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
+    def fit(
+        self,
+        train: Windows,
+        validation: Windows,
+        problem: Problem,
+        *,
+        seed: int,
+        watch: Watch,
+        checkpoint: Checkpoint | None = None,
+    ) -> Predictor:
         """See `pump_ml.models.keras_fit.fit_network`."""
+        from pump_ml.models.keras_fit import Learning, fit_network  # where a network learns, TensorFlow is there
+
+        learning = Learning(
+            self.epochs, self.steps, self.rate, self.decay, self.patience, self.focus, self.balanced, self.deterministic
+        )
         return fit_network(
-            GruPredictor, self._trunk, train, validation, problem, seed=seed, watch=watch, epochs=self.epochs,
-            steps=self.steps, rate=self.rate, decay=self.decay, patience=self.patience,
-        )  # fmt: skip
+            GruPredictor,
+            self._trunk,
+            train,
+            validation,
+            problem,
+            learning,
+            seed=seed,
+            watch=watch,
+            checkpoint=checkpoint,
+        )
 
     def _trunk(self, inputs: Any) -> Any:
+        from keras import layers
+
         x = layers.Dense(self.units, activation="swish")(inputs)
         x = layers.AveragePooling1D(self.pool, padding="same")(x)
-        x = layers.GRU(self.units)(x)
+        # Unrolled, since a loop costs more than the few steps, and since ONNX has no loop that is as fast.
+        x = layers.GRU(self.units, unroll=True)(x)
         x = layers.Dropout(self.dropout)(x)
         return layers.Dense(self.dense, activation="swish")(x)

@@ -1,10 +1,18 @@
-"""How every network is trained, saved and asked. A network is a trunk; its heads follow from the targets."""
+"""How every network is trained. A network is a trunk; its heads follow from the targets.
+
+The windows' rows lie once in a table on the device, and each step gathers its batch from there: overlapping windows
+take no more memory than their readings. An epoch is one call of a compiled loop, so the many small steps of a small
+network cost no Python.
+"""
 
 import logging
 import os
-from collections.abc import Callable
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,71 +20,51 @@ from numpy.typing import NDArray
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's banner; errors still show
 
 import keras
+import tensorflow as tf
 from keras import layers
 
 from pump_ml.errors import DataError
-from pump_ml.models import (
-    Answers,
-    Array,
-    Predictor,
-    Watch,
-    class_codes,
-    fitted_assets,
-    training_values,
-)
+from pump_ml.models import Array, Watch, class_codes, fitted_assets, training_values
+from pump_ml.models.checkpoint import Checkpoint
 from pump_ml.models.features import Channels
+from pump_ml.models.losses import SparseFocalLoss
+from pump_ml.models.network import MAX_DIFFERENCE, NetworkPredictor
 from pump_ml.problems import Problem, Target
-from pump_ml.windows import Windows
+from pump_ml.windows import Windows, gather
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of each batch size it meets
+log = logging.getLogger(__name__)
 
 CLASS_WEIGHT, VALUE_WEIGHT = 0.2, 3.0
 """Weights of a classification and a regression head: classes are learnt first and fast, then values need the
 gradient."""
-BATCH_ANSWERS = 2048
+COMPARED = 256
+"""Windows on which the exported network is compared with the one that learnt."""
 
 
-class NetworkPredictor(Predictor):
-    """A network with a head a target; regression heads answer in units of the training standard deviation."""
+@dataclass(frozen=True)
+class Learning:
+    """How long and how fast a network learns.
 
-    def __init__(
-        self,
-        problem: Problem,
-        sensors: tuple[str, ...],
-        assets: tuple[str, ...],
-        network: Any,
-        channels: Channels,
-        scales: dict[str, tuple[float, float]],
-    ) -> None:
-        super().__init__(problem, sensors, assets)
-        self.network, self.channels, self.scales = network, channels, scales
+    Args:
+        epochs: most epochs.
+        steps: batches in an epoch, about; the batch is the power of two from 32 to 512 that comes nearest.
+        rate: learning rate of AdamW (Loshchilov and Hutter 2019).
+        decay: its weight decay.
+        patience: epochs without a better validation loss before it stops; the rate halves after a third of them.
+        focus: gamma of the focal loss of classes; 0 is the cross-entropy.
+        balanced: whether classes weigh the same however often they occur.
+        deterministic: the same weights to the last digit for one seed and number of cores; slower.
+    """
 
-    def answer(self, windows: Windows) -> Answers:
-        """See `Predictor.answer`."""
-        x = self.channels.transform(windows)
-        parts = [self.network.predict_on_batch(x[i : i + BATCH_ANSWERS]) for i in range(0, len(x), BATCH_ANSWERS)]
-        answers: Answers = {}
-        for target in self.problem.targets:
-            raw = np.concatenate([part[target.name] for part in parts]).astype(np.float64)
-            if target.kind == "regression":
-                mean, scale = self.scales[target.name]
-                raw = raw[:, 0] * scale + mean
-            answers[target.name] = raw
-        return answers
-
-    def save_state(self, folder: Path) -> dict[str, Any]:
-        """The network in Keras' own format."""
-        self.network.save(folder / "network.keras")
-        return {"channels": self.channels.to_json(), "scales": self.scales}
-
-    @classmethod
-    def load_state(
-        cls, folder: Path, state: dict[str, Any], problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]
-    ) -> Self:
-        """See `Predictor.load_state`."""
-        network = keras.saving.load_model(folder / "network.keras", compile=False, safe_mode=True)
-        scales = {name: (mean, scale) for name, (mean, scale) in state["scales"].items()}
-        return cls(problem, sensors, assets, network, Channels.from_json(state["channels"]), scales)
+    epochs: int
+    steps: int
+    rate: float
+    decay: float
+    patience: int
+    focus: float = 0.0
+    balanced: bool = False
+    deterministic: bool = False
 
 
 def fit_network(
@@ -85,14 +73,11 @@ def fit_network(
     train: Windows,
     validation: Windows,
     problem: Problem,
+    learning: Learning,
     *,
     seed: int,
     watch: Watch,
-    epochs: int,
-    steps: int,
-    rate: float,
-    decay: float,
-    patience: int,
+    checkpoint: Checkpoint | None = None,
 ) -> NetworkPredictor:
     """Train a network and give back its best epoch by validation loss.
 
@@ -102,13 +87,10 @@ def fit_network(
         train: what it learns from; channels and label scales are fitted on these windows alone.
         validation: what decides when the learning rate falls and when to stop.
         problem: targets, which become heads.
+        learning: how long and how fast.
         seed: of initial weights, order of batches and dropout.
         watch: gets the losses of each epoch, and the progress.
-        epochs: most epochs.
-        steps: batches in an epoch, about; the batch is the power of two from 32 to 512 that comes nearest.
-        rate: learning rate of AdamW (Loshchilov and Hutter 2019).
-        decay: its weight decay.
-        patience: epochs without a better validation loss before it stops; the rate halves after a third of them.
+        checkpoint: where each epoch is kept, and taken up again; None keeps none.
 
     Raises:
         DataError: there are no windows to learn from or to validate on.
@@ -116,51 +98,243 @@ def fit_network(
     if not len(train) or not len(validation):
         raise DataError(f"{len(train)} training and {len(validation)} validation windows; expected some of each")
     keras.utils.set_random_seed(seed)
+    if learning.deterministic:
+        tf.config.experimental.enable_op_determinism()
     channels = Channels.fit(train, problem)
     scales = {t.name: _scale(training_values(train, t)) for t in problem.targets if t.kind == "regression"}
-    inputs = keras.Input((train.x.shape[1], len(channels.mean)))
+    inputs = keras.Input((train.length, len(channels.mean)), name="readings")
     features = trunk(inputs)
     network = keras.Model(inputs, {target.name: _head(target, features) for target in problem.targets})
-    network.compile(
-        keras.optimizers.AdamW(rate, weight_decay=decay),
-        loss={target.name: _loss(target) for target in problem.targets},
-        loss_weights={
-            target.name: CLASS_WEIGHT if target.kind == "classes" else VALUE_WEIGHT for target in problem.targets
-        },
+    tables = channels.transform(train), channels.transform(validation)
+    parts = [_Part(table, each, problem, scales) for table, each in zip(tables, (train, validation), strict=True)]
+    _Trainer(network, problem, learning, seed, watch, checkpoint).fit(*parts)
+    compared = gather(tables[0], train.starts[:COMPARED], train.length)
+    onnx, difference = export(network, compared)
+    return predictor(
+        problem,
+        train.sensors,
+        fitted_assets(train, validation),
+        onnx=onnx,
+        keras=_saved(network),
+        channels=channels,
+        scales=scales,
+        difference=difference,
     )
-    network.fit(
-        channels.transform(train),
-        _labels(train, problem, scales),
-        validation_data=(channels.transform(validation), _labels(validation, problem, scales)),
-        validation_batch_size=BATCH_ANSWERS,
-        epochs=epochs,
-        batch_size=batch_size(len(train), steps),
-        verbose=0,
-        callbacks=[
-            keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=max(patience // 3, 1), min_lr=rate / 50),
-            keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True),
-            keras.callbacks.LambdaCallback(on_epoch_end=_reporter(watch, epochs)),
-        ],
-    )
-    watch(epochs, {"progress": 1.0})  # it may have stopped early
-    return predictor(problem, train.sensors, fitted_assets(train, validation), network, channels, scales)
 
 
 def batch_size(windows: int, steps: int) -> int:
-    """The power of two from 32 to 512 that makes about `steps` batches of `windows`."""
-    return int(2 ** np.clip(np.round(np.log2(max(windows / steps, 1.0))), 5, 9))
+    """The power of two from 32 to 512 that makes about `steps` batches of `windows`, but no more than there are."""
+    return min(windows, int(2 ** np.clip(np.round(np.log2(max(windows / steps, 1.0))), 5, 9)))
 
 
-def _reporter(watch: Watch, epochs: int) -> Callable[[int, dict[str, Any]], None]:
-    def report(epoch: int, logs: dict[str, Any]) -> None:
-        losses = {
-            f"validation/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}": float(value)
-            for name, value in logs.items()
-            if name.endswith("loss")
+class _Part:
+    """Windows as the device holds them: rows, where the windows begin, and labels."""
+
+    def __init__(
+        self, table: NDArray[np.float32], windows: Windows, problem: Problem, scales: Mapping[str, tuple[float, float]]
+    ) -> None:
+        self.count, self.length = len(windows), windows.length
+        self.table, self.starts = tf.Variable(table, trainable=False), tf.constant(windows.starts, tf.int32)
+        self.labels = {target.name: tf.constant(_labels(windows, target, scales)) for target in problem.targets}
+
+    def batch(self, places: Any) -> tuple[Any, dict[str, Any]]:
+        """Inputs and labels of some windows."""
+        rows = tf.gather(self.starts, places)[:, None] + tf.range(self.length)
+        return tf.gather(self.table, rows), {name: tf.gather(each, places) for name, each in self.labels.items()}
+
+
+class _Trainer:
+    """Epochs until the validation loss turns; Keras' callbacks say when the rate falls and when to stop."""
+
+    def __init__(
+        self,
+        network: Any,
+        problem: Problem,
+        learning: Learning,
+        seed: int,
+        watch: Watch,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.network, self.problem, self.learning = network, problem, learning
+        self.seed, self.watch, self.checkpoint = seed, watch, checkpoint
+        self.optimizer = keras.optimizers.AdamW(learning.rate, weight_decay=learning.decay)
+        self.optimizer.build(network.trainable_variables)
+        network.compile(self.optimizer)
+        self.losses = {target.name: _loss(target, learning.focus) for target in problem.targets}
+        self.weights = {t.name: CLASS_WEIGHT if t.kind == "classes" else VALUE_WEIGHT for t in problem.targets}
+        patience = learning.patience
+        self.slower = keras.callbacks.ReduceLROnPlateau(
+            factor=0.5, patience=max(patience // 3, 1), min_lr=learning.rate / 50
+        )
+        self.stop = keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True)
+        self.callbacks = keras.callbacks.CallbackList([self.slower, self.stop], model=network)
+        self.points: list[tuple[int, dict[str, float]]] = []
+
+    def fit(self, train: _Part, validation: _Part) -> None:
+        """Learn; the network has the weights of its best epoch afterwards."""
+        self.class_weights = {
+            t.name: tf.constant(_balance(train.labels[t.name].numpy(), len(t.classes)), tf.float32)
+            for t in self.problem.targets
+            if t.kind == "classes" and self.learning.balanced
         }
-        watch(epoch, losses | {"progress": (epoch + 1) / epochs})
+        learn, judge = self._compiled(train, learns=True), self._compiled(validation, learns=False)
+        size = batch_size(train.count, self.learning.steps)
+        steps = train.count // size
+        checked = np.array_split(np.arange(validation.count), -(-validation.count // 2048))
+        self.callbacks.on_train_begin()
+        begin = self._taken_up()
+        for epoch in range(begin, self.learning.epochs):
+            order = np.random.default_rng([self.seed, epoch]).permutation(train.count)[: steps * size]
+            losses = learn(tf.constant(order.reshape(steps, size), tf.int32))
+            found = [judge(tf.constant(places[None], tf.int32)) for places in checked]
+            shares = [len(places) / validation.count for places in checked]
+            logs = {name: float(value) for name, value in losses.items()}
+            logs |= {f"val_{n}": sum(float(f[n]) * s for f, s in zip(found, shares, strict=True)) for n in found[0]}
+            if not np.isfinite(logs["loss"]):
+                raise DataError(
+                    f"the network's loss is {logs['loss']} after epoch {epoch + 1}; choose a lower rate than "
+                    f"{self.learning.rate:g}"
+                )
+            self.callbacks.on_epoch_end(epoch, logs)
+            self._report(epoch, logs)
+            self._keep(epoch)
+            if self.network.stop_training:
+                break
+        self.network.set_weights(self.stop.best_weights)
+        self.watch(self.learning.epochs, {"progress": 1.0})  # it may have stopped early
 
-    return report
+    def _compiled(self, part: _Part, *, learns: bool) -> Callable[[Any], dict[str, Any]]:
+        """A loop over batches ``(steps, batch)`` of places; gives the mean losses."""
+        names = ["loss", *(f"{name}_loss" for name in self.losses)]
+
+        def step(places: Any) -> Any:
+            x, y = part.batch(places)
+            with tf.GradientTape() as tape:
+                answers = self.network(x, training=learns)
+                each = [self._mean_loss(name, y[name], answers[name]) for name in self.losses]
+                total = tf.add_n([self.weights[n] * loss for n, loss in zip(self.losses, each, strict=True)])
+            if learns:
+                variables = self.network.trainable_variables
+                self.optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
+            return tf.stack([total, *each])
+
+        @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator] # TensorFlow ships no types
+        def loop(order: Any) -> Any:
+            summed = tf.zeros(len(names))
+            for number in tf.range(tf.shape(order)[0]):
+                summed += step(order[number])
+            return summed / tf.cast(tf.shape(order)[0], tf.float32)
+
+        def run(order: Any) -> dict[str, Any]:
+            return dict(zip(names, loop(order).numpy(), strict=True))
+
+        return run
+
+    def _mean_loss(self, name: str, true: Any, answer: Any) -> Any:
+        each = self.losses[name](true, answer)
+        if name not in self.class_weights:
+            return tf.reduce_mean(each)
+        return tf.reduce_mean(each * tf.gather(self.class_weights[name], true))
+
+    def _report(self, epoch: int, logs: Mapping[str, float]) -> None:
+        values = {
+            f"validation/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}": value
+            for name, value in logs.items()
+        }
+        values["progress"] = (epoch + 1) / self.learning.epochs
+        self.points.append((epoch, values))
+        self.watch(epoch, values)
+
+    def _keep(self, epoch: int) -> None:
+        """Write the checkpoint of an epoch."""
+        if self.checkpoint is None:
+            return
+        arrays = {
+            kind: values
+            for kind, found in (
+                ("weights", [each.numpy() for each in self.network.variables]),
+                ("optimizer", [each.numpy() for each in self.optimizer.variables]),
+                ("best", self.stop.best_weights),
+            )
+            for kind, values in ((f"{kind}{number}", each) for number, each in enumerate(found))
+        }
+        state = {
+            "epoch": epoch,
+            "stop": {name: _plain(getattr(self.stop, name)) for name in ("best", "wait", "best_epoch")},
+            "slower": {name: _plain(getattr(self.slower, name)) for name in ("best", "wait", "cooldown_counter")},
+            "over": bool(self.network.stop_training),
+            "points": self.points,
+        }
+        self.checkpoint.save(arrays, state)
+
+    def _taken_up(self) -> int:
+        """The epoch to begin with: 0, or the one after the checkpoint's, whose state is restored."""
+        found = self.checkpoint.load() if self.checkpoint else None
+        if found is None:
+            return 0
+        arrays, state = found
+        for kind, variables in (("weights", self.network.variables), ("optimizer", self.optimizer.variables)):
+            for number, variable in enumerate(variables):
+                variable.assign(arrays[f"{kind}{number}"])
+        self.stop.best_weights = [arrays[f"best{number}"] for number in range(len(self.network.get_weights()))]
+        for callback, name in ((self.stop, "stop"), (self.slower, "slower")):
+            for attribute, value in state[name].items():
+                setattr(callback, attribute, value)
+        for epoch, values in state["points"]:
+            self.points.append((epoch, values))
+            self.watch(epoch, values)
+        log.warning(
+            "goes on after epoch %d of %d, which an earlier try reached", state["epoch"] + 1, self.learning.epochs
+        )
+        return self.learning.epochs if state["over"] else int(state["epoch"]) + 1
+
+
+def export(network: Any, compared: NDArray[np.float32]) -> tuple[bytes, float]:
+    """A network as ONNX, and the largest difference between the answers of both.
+
+    Args:
+        network: of Keras.
+        compared: windows to compare on, ``(windows, length, channels)``.
+
+    Raises:
+        DataError: the answers differ by more than `MAX_DIFFERENCE`.
+    """
+    import onnxruntime
+
+    network(compared[:1])  # the exporter asks for a network that was called
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        path = Path(folder) / "network.onnx"
+        warnings.simplefilter("ignore")  # tf2onnx asks NumPy for names that it no longer has
+        network.export(path, format="onnx", verbose=False)
+        content = path.read_bytes()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    [given] = session.get_inputs()
+    ours = network.predict_on_batch(compared)
+    theirs = session.run(list(ours), {given.name: compared})
+    difference = max(float(np.abs(ours[name] - other).max()) for name, other in zip(ours, theirs, strict=True))
+    if not difference <= MAX_DIFFERENCE:
+        raise DataError(
+            f"the exported network answers otherwise than the one that learnt, by {difference:g}; expected at most "
+            f"{MAX_DIFFERENCE:g} training standard deviations"
+        )
+    return content, difference
+
+
+def _saved(network: Any) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.keras"
+        network.save(path)
+        return path.read_bytes()
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _balance(codes: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Weight of each class, inverse to how often it occurs, 1 on average over the windows."""
+    count = np.bincount(codes, minlength=classes)
+    return np.where(count > 0, len(codes) / np.maximum(count, 1) / max((count > 0).sum(), 1), 0.0)
 
 
 def _scale(values: Array) -> tuple[float, float]:
@@ -174,20 +348,18 @@ def _head(target: Target, features: Any) -> Any:
     return layers.Dense(1, name=target.name)(features)
 
 
-def _loss(target: Target) -> str:
+def _loss(target: Target, focus: float) -> Any:
+    """Loss of each sample."""
     if target.kind == "classes":
-        return "sparse_categorical_crossentropy"
-    return "mean_absolute_error" if target.metric == "mae" else "mean_squared_error"
+        if focus > 0.0:
+            return SparseFocalLoss(focus, reduction=None)
+        return keras.losses.SparseCategoricalCrossentropy(reduction=None)
+    kind = keras.losses.MeanAbsoluteError if target.metric == "mae" else keras.losses.MeanSquaredError
+    return kind(reduction=None)
 
 
-def _labels(
-    windows: Windows, problem: Problem, scales: dict[str, tuple[float, float]]
-) -> dict[str, NDArray[np.int64] | NDArray[np.float32]]:
-    labels: dict[str, NDArray[np.int64] | NDArray[np.float32]] = {}
-    for target in problem.targets:
-        if target.kind == "classes":
-            labels[target.name] = class_codes(windows.labels[target.name], target.classes)
-        else:
-            mean, scale = scales[target.name]
-            labels[target.name] = ((training_values(windows, target) - mean) / scale).astype(np.float32)
-    return labels
+def _labels(windows: Windows, target: Target, scales: Mapping[str, tuple[float, float]]) -> NDArray[Any]:
+    if target.kind == "classes":
+        return class_codes(windows.labels[target.name], target.classes)
+    mean, scale = scales[target.name]
+    return ((training_values(windows, target) - mean) / scale).astype(np.float32)[:, None]

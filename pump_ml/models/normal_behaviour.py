@@ -12,6 +12,7 @@ Readings are taken as ``arcsinh(reading / scale)``: a logarithm where a sensor i
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations_with_replacement
 from typing import Any, Self
 
@@ -19,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pump_ml.problems import Conditions
-from pump_ml.schema import ASSET
-from pump_ml.windows import Windows
+from pump_ml.windows import Windows, gather
 
 Array = NDArray[np.floating[Any]]
 
@@ -90,27 +90,36 @@ class NormalBehaviour:
         return tuple(name for name in self.sensors if name not in self.conditions.names)
 
     def residuals(self, windows: Windows) -> "Residuals":
-        """What each reading shows beyond its asset's normal.
+        """What each of the windows' readings shows beyond its asset's normal.
 
         Raises:
             ValueError: the windows have no commissioning records.
         """
         if windows.commissioning is None:
             raise ValueError("these windows have no commissioning records; the problem has to ask for the reference")
-        precision: Array = np.linalg.inv(self.spread)
-        share, excess = np.zeros((2, *windows.x.shape[:2], len(self.answers)))
-        known = np.zeros((*windows.x.shape[:2], 1), dtype=np.bool_)
+        share, excess = np.zeros((2, len(windows.readings), len(self.answers)))
+        known = np.zeros((len(windows.readings), 1), dtype=np.bool_)
         scale = self.scale[[self.sensors.index(name) for name in self.answers]]
-        for asset, here in windows.rows.groupby(ASSET).indices.items():
-            at, shown = self._parts(windows.commissioning[str(asset)])
-            centre = at.mean(axis=0)
-            terms = self._terms(at - centre)
-            own, _ = _posterior(terms.T @ terms, terms.T @ shown, self.mean, precision, self.noise)
-            at, shown = self._parts(windows.x[here])
+        for asset, here in windows.blocks.items():
+            centre, own = self._own(windows.commissioning[asset])
+            at, shown = self._parts(windows.readings[here])
             known[here] = self._known(at - centre)
             normal = np.where(known[here], self._terms(at - centre) @ own.T, shown)
             share[here], excess[here] = shown - normal, scale * (np.sinh(shown) - np.sinh(normal))
         return Residuals(share, excess, known)
+
+    def _own(self, record: Array) -> tuple[Array, Array]:
+        """Centre of an asset's conditions, and its coefficients ``(answers, k)``, as its record tells them."""
+        at, shown = self._parts(record)
+        centre = at.mean(axis=0)
+        terms = self._terms(at - centre)
+        own, _ = _posterior(terms.T @ terms, terms.T @ shown, self.mean, self._precision, self.noise)
+        return centre, own
+
+    @cached_property
+    def _precision(self) -> Array:
+        inverse: Array = np.linalg.inv(self.spread)
+        return inverse
 
     def to_json(self) -> dict[str, Any]:
         """For the predictor's file."""
@@ -171,20 +180,27 @@ class Residuals:
     `known`, and its residuals are 0.
 
     Args:
-        share: transformed, a share of the reading where that is far from 0; ``(windows, length, answers)``.
+        share: transformed, a share of the reading where that is far from 0; ``(readings, answers)``.
         excess: in the sensors' units, of the same shape.
-        known: whether a reading's conditions are known, ``(windows, length, 1)``.
+        known: whether a reading's conditions are known, ``(readings, 1)``.
     """
 
     share: Array
     excess: Array
     known: NDArray[np.bool_]
 
-    def moments(self, values: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of `share` or `excess` over the known readings; 0 where a window has none."""
-        count = np.maximum(self.known.sum(axis=1), 1)
-        mean = values.sum(axis=1) / count  # what is not known is 0
-        spread = np.where(self.known, values - mean[:, None], 0.0)
+    def moments(self, values: Array, windows: Windows, some: slice) -> tuple[Array, Array]:
+        """Mean and standard deviation of `share` or `excess` over the known readings; 0 where a window has none.
+
+        Args:
+            values: one of the two.
+            windows: whose residuals these are.
+            some: which of them.
+        """
+        known, found = (gather(each, windows.starts[some], windows.length) for each in (self.known, values))
+        count = np.maximum(known.sum(axis=1), 1)
+        mean = found.sum(axis=1) / count  # what is not known is 0
+        spread = np.where(known, found - mean[:, None], 0.0)
         return mean, np.sqrt(np.square(spread).sum(axis=1) / count)
 
 
