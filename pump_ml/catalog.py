@@ -21,6 +21,7 @@ FAMILIES: Mapping[str, str] = {
     "baseline": "pump_ml.models.baseline:Baseline",
     "xgb": "pump_ml.models.xgb:Xgb",
     "cnn1d": "pump_ml.models.cnn1d:Cnn1d",
+    "cnn2d": "pump_ml.models.cnn2d:Cnn2d",
     "gru": "pump_ml.models.gru:Gru",
 }
 

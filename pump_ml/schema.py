@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -55,7 +55,8 @@ class Waveforms:
 
     Args:
         rows: ``asset_id, run_id, time`` of the reading that each was taken at.
-        values: float32 ``(waveforms, channels, samples)``, in the channels' units.
+        values: float32 ``(waveforms, channels, samples)``, in the channels' units; None where only the usable ones are
+            listed, for who asks when they were taken.
         channels: what the second axis of `values` is, such as ``drive_end_g``.
         rate_hz: samples a second.
 
@@ -64,11 +65,13 @@ class Waveforms:
     """
 
     rows: pd.DataFrame
-    values: NDArray[np.float32]
+    values: NDArray[np.float32] | None
     channels: tuple[Sensor, ...]
     rate_hz: float
 
     def __post_init__(self) -> None:
+        if self.values is None:
+            return
         if self.values.ndim != 3 or self.values.shape[:2] != (len(self.rows), len(self.channels)):
             raise DataError(
                 f"waveforms of shape {self.values.shape}; expected ({len(self.rows)}, {len(self.channels)}, samples): "
@@ -78,8 +81,30 @@ class Waveforms:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @classmethod
+    def in_columns(cls, readings: pd.DataFrame, channels: tuple[Sensor, ...], rate_hz: float, samples: int) -> Self:
+        """The waveforms that stand in cells of readings, as lists or arrays; a reading without one has an empty cell.
+
+        Raises:
+            DataError: a channel is missing, or a waveform has another length than `samples`.
+        """
+        if missing := [each.name for each in channels if each.name not in readings]:
+            raise DataError(
+                f"readings lack the waveforms {', '.join(missing)}; expected a column each with an array of {samples} "
+                "samples in the cells of the readings that one was taken at, and nothing in the others"
+            )
+        cells = readings[[each.name for each in channels]]
+        there = cells.map(np.size).gt(1).all(axis=1).to_numpy()
+        waves = [[np.asarray(cell, dtype=np.float32) for cell in row] for row in cells[there].itertuples(index=False)]
+        if strange := {wave.size for row in waves for wave in row} - {samples}:
+            raise DataError(f"a waveform has {min(strange)} samples, expected {samples} at {rate_hz:g} Hz")
+        values = np.array(waves, dtype=np.float32).reshape(len(waves), len(channels), samples)
+        return cls(readings.loc[there, list(KEYS)].reset_index(drop=True), values, channels, rate_hz)
+
     def usable(self) -> NDArray[np.bool_]:
         """Which are records that say something: finite, not flat, and the only one of their reading."""
+        if self.values is None:
+            return np.ones(len(self), dtype=np.bool_)
         found = np.array([bool(np.isfinite(each).all() and np.ptp(each, axis=1).all()) for each in self.values], bool)
         found &= ~self.rows.duplicated(list(KEYS), keep=False).to_numpy()
         return found

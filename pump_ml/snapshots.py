@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from upath import UPath
 
 from pump_ml import __version__, files
@@ -25,6 +26,8 @@ from pump_ml.schema import ASSET, KEYS, RUN, TIME, Sensor, Telemetry, Waveforms
 from pump_ml.settings import git_sha
 
 MANIFEST, ROWS = "manifest.json", "readings.parquet"
+USABLE = "usable"
+"""Column of stored waveforms: whether one says something, see `pump_ml.schema.Waveforms.usable`."""
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 """A key is one folder's name, so that no key leads out of the data root."""
 
@@ -136,8 +139,13 @@ def load(root: UPath, kind: str, key: str) -> Snapshot:
     return Snapshot(key, telemetry, manifest)
 
 
-def load_waveforms(root: UPath, snapshot: Snapshot) -> Waveforms | None:
+def load_waveforms(root: UPath, snapshot: Snapshot, *, values: bool = True) -> Waveforms | None:
     """The waveforms that came with the readings of a snapshot, quarantined ones as well; None where there are none.
+
+    Args:
+        root: data root.
+        snapshot: whose.
+        values: whether to read them, or only when the usable ones were taken.
 
     Raises:
         SnapshotError: they are gone, or were altered.
@@ -148,14 +156,17 @@ def load_waveforms(root: UPath, snapshot: Snapshot) -> Waveforms | None:
     path = _waveforms(root, told["sha256"])
     if not files.exists(path):
         raise SnapshotError(f"{path} is gone; restore it, or make the dataset again")
-    table = files.read_table(path)
     channels = tuple(Sensor(**channel) for channel in told["channels"])
-    values = np.empty((table.num_rows, len(channels), told["samples"]), dtype=np.float32)
+    if not values:
+        rows = files.read_parquet(path, [*KEYS, USABLE])
+        return Waveforms(rows.loc[rows[USABLE], list(KEYS)].reset_index(drop=True), None, channels, told["rate_hz"])
+    table = files.read_table(path)
+    stacked = np.empty((table.num_rows, len(channels), told["samples"]), dtype=np.float32)
     for place, channel in enumerate(channels):
         flat = table.column(channel.name).combine_chunks().flatten()
-        values[:, place] = flat.to_numpy().reshape(table.num_rows, told["samples"])
-    found = Waveforms(table.select(list(KEYS)).to_pandas(), values, channels, told["rate_hz"])
-    if (digest := _digest(found)) != told["sha256"]:
+        stacked[:, place] = flat.to_numpy().reshape(table.num_rows, told["samples"])
+    found = Waveforms(table.select(list(KEYS)).to_pandas(), stacked, channels, told["rate_hz"])
+    if (digest := _digest(found, stacked)) != told["sha256"]:
         raise SnapshotError(
             f"{path} was altered after it was stored: its content hash is {digest[:12]}…, the manifest says "
             f"{told['sha256'][:12]}…; restore the file, or make the dataset again"
@@ -167,17 +178,20 @@ def _waveforms(root: UPath, sha256: str) -> UPath:
     return root / "waveforms" / f"{sha256[:16]}.parquet"
 
 
-def _digest(waveforms: Waveforms) -> str:
+def _digest(waveforms: Waveforms, values: NDArray[np.float32]) -> str:
     """SHA-256 over keys, values, channels and rate."""
     named = json.dumps([[asdict(channel) for channel in waveforms.channels], float(waveforms.rate_hz)])
     digest = hashlib.sha256(f"{content_hash(waveforms.rows[list(KEYS)])}{named}".encode())
-    digest.update(np.ascontiguousarray(waveforms.values, dtype="<f4").view(np.uint8).data)
+    digest.update(np.ascontiguousarray(values, dtype="<f4").view(np.uint8).data)
     return digest.hexdigest()
 
 
 def _store_waveforms(root: UPath, waveforms: Waveforms) -> dict[str, Any]:
     """Write waveforms once; returns what the manifest says of them."""
-    sha256, (count, _, samples) = _digest(waveforms), waveforms.values.shape
+    values = waveforms.values
+    if values is None:
+        raise SnapshotError("waveforms without their values cannot be stored; read them whole")
+    sha256, (count, _, samples) = _digest(waveforms, values), values.shape
     path = _waveforms(root, sha256)
 
     def write(sink: BinaryIO) -> None:
@@ -189,12 +203,12 @@ def _store_waveforms(root: UPath, waveforms: Waveforms) -> dict[str, Any]:
             at = pa.array(rows[TIME].to_numpy())
         columns = [
             pa.FixedSizeListArray.from_arrays(
-                pa.array(np.ascontiguousarray(waveforms.values[:, place], dtype=np.float32).reshape(-1)), samples
+                pa.array(np.ascontiguousarray(values[:, place], dtype=np.float32).reshape(-1)), samples
             )
             for place in range(len(waveforms.channels))
         ]
         names = [channel.name for channel in waveforms.channels]
-        table = pa.table([*keys, at, *columns], names=[*KEYS, *names])
+        table = pa.table([*keys, at, pa.array(waveforms.usable()), *columns], names=[*KEYS, USABLE, *names])
         pq.write_table(table, sink, compression="none", use_dictionary=list(KEYS), row_group_size=256)
 
     if not files.exists(path):

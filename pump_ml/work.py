@@ -13,7 +13,7 @@ from pump_ml import catalog, figures, files, registry, snapshots
 from pump_ml.errors import ConfigurationError
 from pump_ml.models import Predictor
 from pump_ml.problems import Problem
-from pump_ml.schema import ASSET, COMMISSIONING, RUN
+from pump_ml.schema import ASSET, COMMISSIONING, RUN, Waveforms
 from pump_ml.settings import PACKAGE, Settings
 from pump_ml.splits import Split
 from pump_ml.windows import Windows, make_windows
@@ -68,22 +68,44 @@ class Work:
         readings = self.snapshot.telemetry.readings
         return readings[readings[ASSET].isin(assets)]
 
-    def windows(self, part: str) -> Windows:
-        """Windows to learn from or to tune on."""
-        return make_windows(self.rows(part), self.problem, self.features)
+    @cached_property
+    def taken(self) -> Waveforms | None:
+        """When the snapshot's usable waveforms were taken; None where it has none."""
+        return snapshots.load_waveforms(self.settings.data, self.snapshot, values=False)
+
+    @cached_property
+    def waveforms(self) -> Waveforms | None:
+        """The snapshot's waveforms."""
+        return snapshots.load_waveforms(self.settings.data, self.snapshot)
+
+    def windows(self, part: str, inputs: str = "readings") -> Windows:
+        """Windows to learn from or to tune on.
+
+        Args:
+            part: of the split.
+            inputs: what the family learns from, see `pump_ml.models.Family`.
+        """
+        waveforms = self.waveforms if inputs == "waveform" else self.taken
+        return make_windows(self.rows(part), self.problem, self.features, waveforms=waveforms)
 
     def truth(self) -> pd.DataFrame:
         """Keys and labels of the test rows that are judged."""
-        windows = make_windows(self.rows("test"), self.problem, self.features, which=self.problem.windows.judged)
+        windows = make_windows(
+            self.rows("test"), self.problem, self.features, which=self.problem.windows.judged, waveforms=self.taken
+        )
         return windows.rows.join(windows.labels)
 
     def ask(self, model: Any, readings: pd.DataFrame) -> pd.DataFrame:
         """Answers of a registered model to raw readings, for the rows that are judged."""
         predictor = registry.predictor_of(model)
-        if self.problem.windows.judged == "last":
+        judged = self.problem.windows.judged
+        if judged == "last" and self.taken is None:
             answers: pd.DataFrame = model.predict(readings[list(predictor.columns)])
             return answers
-        return predictor.table(make_windows(readings, predictor.problem, predictor.sensors))
+        waveforms = self.waveforms if predictor.recording else self.taken
+        return predictor.table(
+            make_windows(readings, predictor.problem, predictor.sensors, which=judged, waveforms=waveforms)
+        )
 
     def example(self) -> pd.DataFrame:
         """Readings of one training asset: its commissioning record and its first other run, a window of each."""

@@ -163,7 +163,12 @@ def test_waveforms_come_back_and_are_stored_once_for_raw_data_and_snapshot(root:
     assert found is not None
     assert given.waveforms is not None
     pd.testing.assert_frame_equal(found.rows, given.waveforms.rows)
+    assert found.values is not None
     np.testing.assert_array_equal(found.values, given.waveforms.values)
+    when = snapshots.load_waveforms(root, snapshots.load(root, "snapshots", key), values=False)
+    assert when is not None
+    assert when.values is None
+    pd.testing.assert_frame_equal(when.rows, given.waveforms.rows)
     assert (found.channels, found.rate_hz) == (given.waveforms.channels, 25600.0)
     assert [path.name for path in Path(str(root / "waveforms")).iterdir()] == [f"{told['sha256'][:16]}.parquet"]
 

@@ -3,6 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pump_ml import catalog
 from pump_ml.errors import ConfigurationError, DataError, OutdatedModelError
 from pump_ml.problems import Problem, Target
-from pump_ml.schema import ASSET, COMMISSIONING, KEYS
+from pump_ml.schema import ASSET, COMMISSIONING, KEYS, Sensor, Waveforms
 from pump_ml.windows import Windows, make_windows
 
 Array = NDArray[np.float64]
@@ -42,6 +43,34 @@ class Family(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Recording:
+    """How the waveforms were taken that a model learnt from, and that it is asked about.
+
+    Args:
+        channels: such as ``drive_end_g``.
+        rate_hz: samples a second.
+        samples: in a waveform.
+    """
+
+    channels: tuple[Sensor, ...]
+    rate_hz: float
+    samples: int
+
+    def in_columns(self, readings: pd.DataFrame) -> Waveforms:
+        """Such waveforms in cells of readings; see `pump_ml.schema.Waveforms.in_columns`."""
+        return Waveforms.in_columns(readings, self.channels, self.rate_hz, self.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the predictor's file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> Self:
+        """What `to_json` gave."""
+        return cls(tuple(Sensor(**channel) for channel in state["channels"]), state["rate_hz"], state["samples"])
+
+
 class Predictor(ABC):
     """Answers every target of a problem from raw readings. Windows, scaler and model travel together.
 
@@ -52,6 +81,8 @@ class Predictor(ABC):
     """
 
     family: ClassVar[str]
+    recording: "Recording | None" = None
+    """The waveforms that it needs beside the readings; None where it needs none."""
 
     def __init__(self, problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]) -> None:
         self.problem, self.sensors, self.assets = problem, sensors, assets
@@ -75,7 +106,8 @@ class Predictor(ABC):
     def columns(self) -> tuple[str, ...]:
         """The columns of readings that `predict` needs."""
         measured = (name for name in self.sensors if name not in self.problem.derived)
-        return (*KEYS, *((COMMISSIONING,) if self.problem.reference else ()), *measured)
+        channels = [channel.name for channel in self.recording.channels] if self.recording else []
+        return (*KEYS, *((COMMISSIONING,) if self.problem.reference else ()), *measured, *channels)
 
     def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
         """One row a run, for its last window.
@@ -90,7 +122,8 @@ class Predictor(ABC):
             DataError: a column is missing, a reading is not finite, or there is nothing but commissioning records.
         """
         known = readings[[column for column in self.columns if column in readings]]
-        windows = make_windows(known, self.problem, self.sensors, which="last")
+        waveforms = self.recording.in_columns(readings) if self.recording else None
+        windows = make_windows(known, self.problem, self.sensors, which="last", waveforms=waveforms)
         if not len(windows):
             raise DataError(f"{len(readings)} readings hold no run to answer for, beside commissioning records")
         return self.table(windows)

@@ -1,13 +1,15 @@
 """Gated recurrent network over readings: a shared trunk, a head a target."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pump_ml.models import Predictor, Watch
-from pump_ml.models.checkpoint import Checkpoint
 from pump_ml.models.network import NetworkPredictor
 from pump_ml.problems import Problem
 from pump_ml.windows import Windows
+
+if TYPE_CHECKING:
+    from pump_ml.models.checkpoint import Checkpoint
 
 
 class GruPredictor(NetworkPredictor):
@@ -54,7 +56,7 @@ class Gru:
         *,
         seed: int,
         watch: Watch,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: "Checkpoint | None" = None,
     ) -> Predictor:
         """See `pump_ml.models.keras_fit.fit_network`."""
         from pump_ml.models.keras_fit import Learning, fit_network  # where a network learns, TensorFlow is there

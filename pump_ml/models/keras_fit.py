@@ -24,13 +24,13 @@ import tensorflow as tf
 from keras import layers
 
 from pump_ml.errors import DataError
-from pump_ml.models import Array, Watch, class_codes, fitted_assets, training_values
+from pump_ml.models import Array, Recording, Watch, class_codes, fitted_assets, training_values
 from pump_ml.models.checkpoint import Checkpoint
 from pump_ml.models.features import Channels
 from pump_ml.models.losses import SparseFocalLoss
-from pump_ml.models.network import MAX_DIFFERENCE, NetworkPredictor
+from pump_ml.models.network import MAX_DIFFERENCE, NetworkPredictor, feed, waveforms_of
 from pump_ml.problems import Problem, Target
-from pump_ml.windows import Windows, gather
+from pump_ml.windows import Windows
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of each batch size it meets
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Learning:
 
 def fit_network(
     predictor: type[NetworkPredictor],
-    trunk: Callable[[Any], Any],
+    trunk: Callable[..., Any],
     train: Windows,
     validation: Windows,
     problem: Problem,
@@ -78,12 +78,14 @@ def fit_network(
     seed: int,
     watch: Watch,
     checkpoint: Checkpoint | None = None,
+    front: Callable[[Recording, NDArray[np.float32]], Any] | None = None,
 ) -> NetworkPredictor:
     """Train a network and give back its best epoch by validation loss.
 
     Args:
         predictor: the family's predictor class.
-        trunk: maps the input tensor ``(batch, length, channels)`` to features ``(batch, n)`` that all heads share.
+        trunk: maps the channels ``(batch, length, channels)``, and behind them what `front` gives, to features
+            ``(batch, n)`` that all heads share.
         train: what it learns from; channels and label scales are fitted on these windows alone.
         validation: what decides when the learning rate falls and when to stop.
         problem: targets, which become heads.
@@ -91,6 +93,9 @@ def fit_network(
         seed: of initial weights, order of batches and dropout.
         watch: gets the losses of each epoch, and the progress.
         checkpoint: where each epoch is kept, and taken up again; None keeps none.
+        front: makes a Keras model that learns nothing more and maps waveforms ``(batch, channels, samples)`` to images,
+            from how they were taken and from training waveforms. It becomes the first part of the network. None where
+            the family looks at readings alone.
 
     Raises:
         DataError: there are no windows to learn from or to validate on.
@@ -102,14 +107,28 @@ def fit_network(
         tf.config.experimental.enable_op_determinism()
     channels = Channels.fit(train, problem)
     scales = {t.name: _scale(training_values(train, t)) for t in problem.targets if t.kind == "regression"}
-    inputs = keras.Input((train.length, len(channels.mean)), name="readings")
-    features = trunk(inputs)
-    network = keras.Model(inputs, {target.name: _head(target, features) for target in problem.targets})
     tables = channels.transform(train), channels.transform(validation)
-    parts = [_Part(table, each, problem, scales) for table, each in zip(tables, (train, validation), strict=True)]
+    inputs = {"readings": keras.Input((train.length, len(channels.mean)), name="readings")}
+    recording, fixed = None, None
+    images: list[NDArray[np.float32] | None] = [None, None]
+    if front is not None:
+        recording = _recording(train)
+        waves = [waveforms_of(part, recording)[part.taken] for part in (train, validation)]
+        fixed = front(recording, waves[0])
+        images = [_in_batches(fixed, each) for each in waves]
+        inputs["image"] = keras.Input(fixed.output_shape[1:], name="image")
+    features = trunk(*inputs.values())
+    network = keras.Model(inputs, {target.name: _head(target, features) for target in problem.targets})
+    parts = [
+        _Part(table, image, each, problem, scales)
+        for table, image, each in zip(tables, images, (train, validation), strict=True)
+    ]
     _Trainer(network, problem, learning, seed, watch, checkpoint).fit(*parts)
-    compared = gather(tables[0], train.starts[:COMPARED], train.length)
-    onnx, difference = export(network, compared)
+    if fixed is not None:
+        given = {"readings": keras.Input(inputs["readings"].shape[1:], name="readings")}
+        given["waveform"] = keras.Input(fixed.input_shape[1:], name="waveform")
+        network = keras.Model(given, network({"readings": given["readings"], "image": fixed(given["waveform"])}))
+    onnx, difference = export(network, feed(tables[0], train, slice(0, COMPARED), recording))
     return predictor(
         problem,
         train.sensors,
@@ -119,7 +138,19 @@ def fit_network(
         channels=channels,
         scales=scales,
         difference=difference,
+        recording=recording,
     )
+
+
+def _in_batches(model: Any, given: NDArray[np.float32], size: int = 256) -> NDArray[np.float32]:
+    return np.concatenate([model.predict_on_batch(given[at : at + size]) for at in range(0, len(given), size)])
+
+
+def _recording(windows: Windows) -> Recording:
+    found = windows.waveforms
+    if found is None or found.values is None:
+        raise DataError("this family looks at waveforms, and these windows have none")
+    return Recording(found.channels, found.rate_hz, found.values.shape[2])
 
 
 def batch_size(windows: int, steps: int) -> int:
@@ -128,19 +159,28 @@ def batch_size(windows: int, steps: int) -> int:
 
 
 class _Part:
-    """Windows as the device holds them: rows, where the windows begin, and labels."""
+    """Windows as the device holds them: rows, where the windows begin, maybe an image of each, and labels."""
 
     def __init__(
-        self, table: NDArray[np.float32], windows: Windows, problem: Problem, scales: Mapping[str, tuple[float, float]]
+        self,
+        table: NDArray[np.float32],
+        images: NDArray[np.float32] | None,
+        windows: Windows,
+        problem: Problem,
+        scales: Mapping[str, tuple[float, float]],
     ) -> None:
         self.count, self.length = len(windows), windows.length
         self.table, self.starts = tf.Variable(table, trainable=False), tf.constant(windows.starts, tf.int32)
+        self.images = None if images is None else tf.Variable(images, trainable=False)
         self.labels = {target.name: tf.constant(_labels(windows, target, scales)) for target in problem.targets}
 
     def batch(self, places: Any) -> tuple[Any, dict[str, Any]]:
         """Inputs and labels of some windows."""
         rows = tf.gather(self.starts, places)[:, None] + tf.range(self.length)
-        return tf.gather(self.table, rows), {name: tf.gather(each, places) for name, each in self.labels.items()}
+        inputs = {"readings": tf.gather(self.table, rows)}
+        if self.images is not None:
+            inputs["image"] = tf.gather(self.images, places)
+        return inputs, {name: tf.gather(each, places) for name, each in self.labels.items()}
 
 
 class _Trainer:
@@ -289,28 +329,26 @@ class _Trainer:
         return self.learning.epochs if state["over"] else int(state["epoch"]) + 1
 
 
-def export(network: Any, compared: NDArray[np.float32]) -> tuple[bytes, float]:
+def export(network: Any, compared: Mapping[str, NDArray[np.float32]]) -> tuple[bytes, float]:
     """A network as ONNX, and the largest difference between the answers of both.
 
     Args:
         network: of Keras.
-        compared: windows to compare on, ``(windows, length, channels)``.
+        compared: inputs to compare on, by name.
 
     Raises:
         DataError: the answers differ by more than `MAX_DIFFERENCE`.
     """
     import onnxruntime
 
-    network(compared[:1])  # the exporter asks for a network that was called
+    ours = network.predict_on_batch(dict(compared))  # the exporter asks for a network that was called
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         path = Path(folder) / "network.onnx"
         warnings.simplefilter("ignore")  # tf2onnx asks NumPy for names that it no longer has
         network.export(path, format="onnx", verbose=False)
         content = path.read_bytes()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    [given] = session.get_inputs()
-    ours = network.predict_on_batch(compared)
-    theirs = session.run(list(ours), {given.name: compared})
+    theirs = session.run(list(ours), dict(compared))
     difference = max(float(np.abs(ours[name] - other).max()) for name, other in zip(ours, theirs, strict=True))
     if not difference <= MAX_DIFFERENCE:
         raise DataError(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from pump_ml.models import Answers, Predictor
+from pump_ml.errors import DataError
+from pump_ml.models import Answers, Predictor, Recording
 from pump_ml.models.features import Channels
 from pump_ml.problems import Problem
 from pump_ml.windows import Windows, gather
@@ -27,11 +28,13 @@ class NetworkPredictor(Predictor):
         problem: what is asked.
         sensors: the columns it learnt from.
         assets: whose rows it was fitted on.
-        onnx: the network, ``float32 (windows, length, channels)`` to an output a target.
+        onnx: the network: ``readings``, float32 ``(windows, length, channels)``, and maybe ``waveform``, float32
+            ``(windows, channels, samples)``, to an output a target.
         keras: the same in Keras' own format, to go on learning with.
         channels: what the network sees of the readings.
         scales: mean and standard deviation of each regression target's training labels.
         difference: largest one seen between the answers of both formats.
+        recording: of the waveforms; None where it sees readings alone.
     """
 
     def __init__(
@@ -45,9 +48,11 @@ class NetworkPredictor(Predictor):
         channels: Channels,
         scales: dict[str, tuple[float, float]],
         difference: float,
+        recording: Recording | None = None,
     ) -> None:
         super().__init__(problem, sensors, assets)
         self.onnx, self.keras, self.channels, self.scales, self.difference = onnx, keras, channels, scales, difference
+        self.recording = recording
 
     @cached_property
     def session(self) -> Any:
@@ -62,12 +67,9 @@ class NetworkPredictor(Predictor):
     def answer(self, windows: Windows) -> Answers:
         """See `Predictor.answer`."""
         table = self.channels.transform(windows)
-        [given] = self.session.get_inputs()
         names = [target.name for target in self.problem.targets]
-        parts = [
-            self.session.run(names, {given.name: gather(table, windows.starts[some], windows.length)})
-            for some in windows.chunks(BATCH)
-        ]
+        size = BATCH if self.recording is None else BATCH // 16
+        parts = [self.session.run(names, feed(table, windows, some, self.recording)) for some in windows.chunks(size)]
         answers: Answers = {}
         for place, target in enumerate(self.problem.targets):
             raw: NDArray[np.float64] = np.concatenate([part[place] for part in parts]).astype(np.float64)
@@ -81,7 +83,12 @@ class NetworkPredictor(Predictor):
         """The network in both formats."""
         (folder / "network.onnx").write_bytes(self.onnx)
         (folder / "network.keras").write_bytes(self.keras)
-        return {"channels": self.channels.to_json(), "scales": self.scales, "onnx_difference": self.difference}
+        return {
+            "channels": self.channels.to_json(),
+            "scales": self.scales,
+            "onnx_difference": self.difference,
+            "recording": self.recording.to_json() if self.recording else None,
+        }
 
     @classmethod
     def load_state(
@@ -97,4 +104,42 @@ class NetworkPredictor(Predictor):
             channels=Channels.from_json(state["channels"]),
             scales={name: (mean, scale) for name, (mean, scale) in state["scales"].items()},
             difference=state["onnx_difference"],
+            recording=Recording.from_json(state["recording"]) if state["recording"] else None,
         )
+
+
+def feed(
+    table: "NDArray[np.float32]", windows: Windows, some: slice, recording: Recording | None
+) -> dict[str, "NDArray[np.float32]"]:
+    """Inputs of a network for some of the windows.
+
+    Args:
+        table: channels of the windows' readings.
+        windows: all of them.
+        some: which.
+        recording: of the waveforms that it sees beside the readings.
+
+    Raises:
+        DataError: it sees waveforms, and the windows have none, or others.
+    """
+    given = {"readings": gather(table, windows.starts[some], windows.length)}
+    if recording is not None:
+        given["waveform"] = waveforms_of(windows, recording)[windows.taken[some]]  # type: ignore[index] # it has them
+    return given
+
+
+def waveforms_of(windows: Windows, recording: Recording) -> "NDArray[np.float32]":
+    """The waveforms of windows, ``(waveforms, channels, samples)``, after a look that they were taken like that."""
+    found = windows.waveforms
+    if found is None or found.values is None or windows.taken is None:
+        raise DataError("this model needs waveforms beside the readings, and these readings have none")
+    there = Recording(found.channels, found.rate_hz, found.values.shape[2])
+    if [each.name for each in there.channels] != [each.name for each in recording.channels] or (
+        (there.rate_hz, there.samples) != (recording.rate_hz, recording.samples)
+    ):
+        raise DataError(
+            f"waveforms of {', '.join(each.name for each in there.channels)} at {there.rate_hz:g} Hz with "
+            f"{there.samples} samples; the model learnt from {', '.join(each.name for each in recording.channels)} at "
+            f"{recording.rate_hz:g} Hz with {recording.samples}"
+        )
+    return found.values

@@ -33,12 +33,18 @@ def step(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def log_progress() -> Progress:
-    """Progress as log lines, at most one every five seconds for each kind of work."""
+    """Progress as log lines with the time left, at most one every five seconds for each kind of work."""
+    begun: dict[str, tuple[float, float]] = {}
     last: dict[str, float] = {}
 
     def report(what: str, share: float) -> None:
-        if share >= 1.0 or time.monotonic() - last.get(what, 0.0) > 5.0:
-            last[what] = time.monotonic()
-            log.info("%s: %.0f %%", what, 100.0 * share)
+        now = time.monotonic()
+        at, before = begun.setdefault(what, (now, share))
+        if share >= 1.0:
+            log.info("%s: done in %.0f s", what, now - at)
+        elif now - last.get(what, 0.0) > 5.0:
+            last[what] = now
+            left = f", about {(now - at) * (1.0 - share) / (share - before):.0f} s left" if share > before else ""
+            log.info("%s: %.0f %%%s", what, 100.0 * share, left)
 
     return report
