@@ -8,11 +8,25 @@ import pandas as pd
 
 from pump_ml import metrics
 from pump_ml.errors import DataError, LeakError
+from pump_ml.models.calibration import Calibration, at_temperature
 from pump_ml.problems import Problem, Target
 from pump_ml.schema import ASSET, KEYS
 
 Values = dict[str, dict[str, float]]
 """Target -> metric -> value."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which share of the true values lies inside of the intervals.
+
+    Args:
+        by_mode: for each true fault mode; empty where the problem names none.
+        by_asset: quantiles of the assets' shares, such as ``"0.05"``: what the worst twentieth of the assets gets.
+    """
+
+    by_mode: dict[str, float]
+    by_asset: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -22,9 +36,12 @@ class Scorecard:
     Args:
         family: who answered.
         rows: how many rows were judged.
-        values: each target's metrics over all rows.
+        values: each target's metrics over all rows. Where the answers say how sure they are, also ``coverage`` and mean
+            ``width`` of the intervals, in the target's unit, and ``ece`` (`pump_ml.metrics.calibration_error`) after
+            and ``ece_before`` the temperature.
         by_asset: the target's own metric for each asset.
         by_mode: the same for each fault mode; empty where the problem names none.
+        coverage: of each target that was answered with an interval.
         passed: whether each target reached its threshold; None where there is no threshold.
     """
 
@@ -33,6 +50,7 @@ class Scorecard:
     values: Values
     by_asset: dict[str, dict[str, float]]
     by_mode: dict[str, dict[str, float]]
+    coverage: dict[str, Coverage]
     passed: dict[str, bool | None]
 
     def to_json(self) -> dict[str, Any]:
@@ -54,14 +72,18 @@ def json_safe(content: Any) -> Any:
     return None if isinstance(content, float) and not np.isfinite(content) else content
 
 
-def judge(family: str, answers: pd.DataFrame, truth: pd.DataFrame, problem: Problem) -> Scorecard:
+def judge(
+    family: str, answers: pd.DataFrame, truth: pd.DataFrame, problem: Problem, calibration: Calibration | None = None
+) -> Scorecard:
     """Compare answers with the truth at the same asset, run and time.
 
     Args:
         family: who answered.
-        answers: key columns and a column a target.
+        answers: key columns and a column a target; see `pump_ml.models.Predictor.predict` for intervals and
+            probabilities, which may be missing.
         truth: the same, with the labels; its rows are the ones to judge, and each must have been answered.
         problem: targets and metrics.
+        calibration: what the answers are calibrated with, to say what the probabilities were worth before.
 
     Raises:
         DataError: a row of `truth` has no answer or more than one, or there are no rows.
@@ -71,16 +93,22 @@ def judge(family: str, answers: pd.DataFrame, truth: pd.DataFrame, problem: Prob
     if answers.duplicated(list(KEYS)).any():
         raise DataError(f"{family} gave more than one answer to a row; expected one for each asset, run and time")
     names = [target.name for target in problem.targets]
-    joined = truth.merge(answers[[*KEYS, *names]], on=list(KEYS), how="left", suffixes=("", "_answer"), validate="1:1")
+    certainty = [name for target in problem.targets for name in _certainty_columns(target) if name in answers]
+    asked = answers[[*KEYS, *names, *certainty]]
+    joined = truth.merge(asked, on=list(KEYS), how="left", suffixes=("", "_answer"), validate="1:1")
     if unanswered := int(joined[[f"{name}_answer" for name in names]].isna().any(axis=1).sum()):
         raise DataError(f"{family} left {unanswered} of {len(truth)} rows without an answer")
-    values = {target.name: _measure(joined, target, every=True) for target in problem.targets}
+    values = {
+        target.name: _measure(joined, target, every=True) | _certainty(joined, target, calibration or Calibration())
+        for target in problem.targets
+    }
     return Scorecard(
         family=family,
         rows=len(joined),
         values=values,
         by_asset=_by(joined, ASSET, problem),
         by_mode=_by(joined, problem.mode, problem) if problem.mode else {},
+        coverage={t.name: _coverage(joined, t, problem) for t in problem.targets if f"{t.name}_low" in joined},
         passed={
             target.name: None
             if target.threshold is None
@@ -103,6 +131,49 @@ def _by(rows: pd.DataFrame, column: str, problem: Problem) -> dict[str, dict[str
         str(group): {t.name: _measure(members, t, every=False)[t.metric] for t in problem.targets}
         for group, members in rows.groupby(column)
     }
+
+
+def inside(rows: pd.DataFrame, target: Target) -> "pd.Series[bool]":
+    """Whether each true value lies inside of its interval.
+
+    Args:
+        rows: the truth with the columns ``TARGET_low`` and ``TARGET_high`` of the answers.
+        target: of regression.
+    """
+    return rows[target.name].between(rows[f"{target.name}_low"], rows[f"{target.name}_high"])
+
+
+def _certainty_columns(target: Target) -> list[str]:
+    if target.kind == "classes":
+        return [f"{target.name}_p_{name}" for name in target.classes]
+    return [f"{target.name}_low", f"{target.name}_high"]
+
+
+def _certainty(rows: pd.DataFrame, target: Target, calibration: Calibration) -> dict[str, float]:
+    """How far one may trust what the answers say of their own certainty; empty where they say nothing."""
+    columns = _certainty_columns(target)
+    if not set(columns) <= set(rows):
+        return {}
+    given = rows[columns].to_numpy(dtype=np.float64)
+    if target.kind == "regression":
+        return {"coverage": float(inside(rows, target).mean()), "width": float(np.mean(given[:, 1] - given[:, 0]))}
+    right = rows[target.name].astype(str) == rows[f"{target.name}_answer"].astype(str)
+    before = at_temperature(given, 1.0 / calibration.temperatures.get(target.name, 1.0))
+    return {
+        "ece": metrics.calibration_error(given.max(axis=1), right),
+        "ece_before": metrics.calibration_error(before.max(axis=1), right),
+    }
+
+
+def _coverage(rows: pd.DataFrame, target: Target, problem: Problem) -> Coverage:
+    hit = inside(rows, target)
+    by_asset = hit.astype(np.float64).groupby(rows[ASSET]).mean()
+    return Coverage(
+        by_mode={str(m): float(share) for m, share in hit.groupby(rows[problem.mode]).mean().items()}
+        if problem.mode
+        else {},
+        by_asset={f"{quantile:g}": float(by_asset.quantile(quantile)) for quantile in (0.05, 0.25, 0.5)},
+    )
 
 
 def as_learnt(labels: pd.DataFrame, problem: Problem) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pump_ml.evaluation import inside
 from pump_ml.problems import Problem, Target
 from pump_ml.schema import KEYS
 
@@ -17,7 +18,7 @@ BLUE, ORANGE = "#1f5f8b", "#d9822b"
 
 
 def of_answers(answers: pd.DataFrame, truth: pd.DataFrame, problem: Problem) -> Iterator[tuple[str, Figure]]:
-    """File names and figures: confusion matrices, predicted against true, and error by life left.
+    """File names and figures: confusion matrices, predicted against true, error by life left, coverage by mode.
 
     Args:
         answers: what a family answered, see `pump_ml.models.Predictor.predict`.
@@ -34,6 +35,10 @@ def of_answers(answers: pd.DataFrame, truth: pd.DataFrame, problem: Problem) -> 
             yield f"predicted_{target.name}.png", predicted_against_true(true, answer, target)
             if life is not None:
                 yield f"error_by_life_{target.name}.png", error_by_life(true, answer, rows[life.name], target, life)
+    sure = [target for target in problem.targets if f"{target.name}_low" in rows]
+    if sure and problem.mode:
+        covered = pd.DataFrame({target.name: inside(rows, target) for target in sure}).groupby(rows[problem.mode])
+        yield "coverage_by_mode.png", coverage_by_mode(covered.mean(), covered.size(), problem.interval)
 
 
 def confusion(true: pd.Series, answer: pd.Series, target: Target) -> Figure:
@@ -85,6 +90,27 @@ def error_by_life(true: pd.Series, answer: pd.Series, left: pd.Series, target: T
     axes.invert_xaxis()
     axes.set(xlabel=f"life left ({life.name})", ylabel=f"error of {target.name}")
     axes.legend(frameon=False)
+    return figure
+
+
+def coverage_by_mode(shares: pd.DataFrame, sizes: pd.Series, level: float) -> Figure:
+    """Share of true values inside of the intervals for each fault mode, beside the share that was promised.
+
+    Args:
+        shares: a row a mode, a column a target.
+        sizes: rows of each mode.
+        level: of the intervals.
+    """
+    figure = Figure(figsize=(6.0, 1.2 + 0.35 * len(shares)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(level, color="grey", linewidth=0.8)
+    for name, color in zip(shares, (BLUE, ORANGE, "grey", "black"), strict=False):
+        axes.scatter(shares[name], range(len(shares)), color=color, s=24, label=name)
+    axes.set_yticks(range(len(shares)), [f"{mode} ({sizes[mode]})" for mode in shares.index])
+    axes.set(
+        xlim=(min(0.5, float(shares.min().min())) - 0.02, 1.02), xlabel=f"share inside of the {level:.0%} interval"
+    )
+    axes.legend(frameon=False, loc="lower left")
     return figure
 
 

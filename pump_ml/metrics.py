@@ -83,6 +83,21 @@ def cmapss_score(true: Any, predicted: Any) -> float:
     return float(np.sum(np.where(d < 0, np.expm1(-d / 13.0), np.expm1(d / 10.0))))
 
 
+def calibration_error(confidence: Any, right: Any, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017): ``sum over bins of |B|/n * |share right in B - mean confidence|``.
+
+    It is no metric of a problem, since it takes probabilities.
+
+    Args:
+        confidence: probability of the answered class, ``(rows,)``.
+        right: whether the answer was right.
+        bins: of equal width; one holds what is above its lower edge, up to its upper edge.
+    """
+    place = np.clip(np.ceil(np.asarray(confidence) * bins).astype(int) - 1, 0, bins - 1)
+    surplus = np.bincount(place, np.asarray(right, dtype=np.float64) - confidence, minlength=bins)
+    return float(np.abs(surplus).sum() / len(place))
+
+
 METRICS = {
     metric.name: metric
     for metric in (

@@ -211,6 +211,7 @@ class Problem(_Frozen):
     features: tuple[str, ...] | None = None
     targets: tuple[Target, ...] = Field(min_length=1)
     split: SplitPolicy
+    interval: float = Field(default=0.9, ge=0.5, lt=1)
     mode: str | None = None
     published: tuple[Published, ...] = ()
 

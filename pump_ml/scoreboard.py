@@ -25,11 +25,12 @@ def render(report: Mapping[str, Any]) -> RenderableType:
     Args:
         report: ``problem``, ``snapshot``, ``rows_judged``, ``scorecards`` (``family``, ``version``, ``seconds``,
             ``eligible``, ``targets`` of ``name, metric, value, threshold, better, passed`` and maybe ``limit``, the
-            best value that anyone can reach), ``decision``
+            best value that anyone can reach, and ``interval``, its ``coverage`` and ``width``), ``decision``
             (``promoted``, ``reason``), ``champion`` (``name``, ``version``, ``family``, or None), ``data_docs``,
-            and maybe ``compare`` (an address) and ``published`` (``model``, ``target``, ``value``, ``source``).
+            and maybe ``interval`` (the intervals' level), ``compare`` (an address) and ``published`` (``model``,
+            ``target``, ``value``, ``source``).
     """
-    return Group(_table(report), *_published(report), *_verdict(report), Text(), *_next(report))
+    return Group(_table(report), *_intervals(report), *_published(report), *_verdict(report), Text(), *_next(report))
 
 
 def _table(report: Mapping[str, Any]) -> Table:
@@ -50,6 +51,25 @@ def _table(report: Mapping[str, Any]) -> Table:
             table.add_row(head, *(_target(target, limited=limited) if target else ()), *([seconds] if target else ()))
         table.add_section()
     return table
+
+
+def _intervals(report: Mapping[str, Any]) -> list[RenderableType]:
+    """A row a family: half the mean width of each target's intervals, and the share of the rows that lie inside."""
+    names = dict.fromkeys(t["name"] for card in report["scorecards"] for t in card["targets"] if t.get("interval"))
+    if not names:
+        return []
+    title = f"intervals that {report['interval']:.0%} of the rows should lie in"
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("family", *names):
+        table.add_column(column)
+    for card in report["scorecards"]:
+        found = {target["name"]: target.get("interval") for target in card["targets"]}
+        table.add_row(f"{card['family']} v{card['version']}", *(_interval(found.get(name)) for name in names))
+    return [table]
+
+
+def _interval(found: Mapping[str, float] | None) -> str:
+    return f"± {found['width'] / 2:.3g}, {found['coverage']:.0%} inside" if found else "none"
 
 
 def _published(report: Mapping[str, Any]) -> list[RenderableType]:

@@ -1,6 +1,7 @@
 """What a family and a predictor are. A family is its hyper-parameters, frozen; a predictor is what it has learnt."""
 
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from pump_ml import catalog
 from pump_ml.errors import ConfigurationError, DataError, OutdatedModelError
+from pump_ml.models.calibration import Calibration, Interval, fit_temperature, least_assets
 from pump_ml.problems import Problem, Target
 from pump_ml.schema import ASSET, COMMISSIONING, KEYS, Sensor, Waveforms
 from pump_ml.windows import Windows, make_windows
@@ -24,8 +26,10 @@ classes."""
 Watch = Callable[[int, Mapping[str, float]], None]
 """Called with a step (epoch, tree) and the metrics there, while a family learns."""
 
-FORMAT = 2
+FORMAT = 3
 """Version of the folder that a predictor is saved as."""
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -86,6 +90,7 @@ class Predictor(ABC):
 
     def __init__(self, problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]) -> None:
         self.problem, self.sensors, self.assets = problem, sensors, assets
+        self.calibration = Calibration()
 
     @abstractmethod
     def answer(self, windows: Windows) -> Answers:
@@ -109,6 +114,41 @@ class Predictor(ABC):
         channels = [channel.name for channel in self.recording.channels] if self.recording else []
         return (*KEYS, *((COMMISSIONING,) if self.problem.reference else ()), *measured, *channels)
 
+    def calibrate(self, held_out: Windows) -> None:
+        """Learn from these windows how sure the answers are: intervals of the problem's level, and temperatures.
+
+        A value is held against the label as training sees it: cut at the target's cap.
+
+        Args:
+            held_out: windows with labels, of assets that no weight was fitted on. They may have stopped the learning.
+
+        Raises:
+            DataError: there are no windows.
+        """
+        level, assets = self.problem.interval, held_out.rows[ASSET]
+        if not len(held_out):
+            raise DataError(
+                f"there are no held-out windows to calibrate on; expected windows of {least_assets(level)} or more "
+                "validation assets"
+            )
+        if assets.nunique() < least_assets(level):
+            log.warning(
+                "%d held-out assets are too few for an interval of %g, which takes %d: it is as wide as the largest "
+                "error that they showed", assets.nunique(), level, least_assets(level),
+            )  # fmt: skip
+        answers = self.answer(held_out)
+        intervals, temperatures = {}, {}
+        for target in self.problem.targets:
+            if target.kind == "classes":
+                codes = class_codes(held_out.labels[target.name], target.classes)
+                temperatures[target.name] = fit_temperature(_floats(answers[target.name]), codes)
+            else:
+                value, true = _within(answers[target.name], target), training_values(held_out, target)
+                names = assets.to_numpy(dtype=str)
+                intervals[target.name] = Interval.fit(value, true, names, self._modes(answers), level)
+        self.calibration = Calibration(intervals, temperatures)
+        self.assets = tuple(sorted({*self.assets, *fitted_assets(held_out)}))
+
     def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
         """One row a run, for its last window.
 
@@ -116,7 +156,8 @@ class Predictor(ABC):
             readings: raw readings with `columns`; others are not looked at.
 
         Returns:
-            ``asset_id, run_id, time``, a column a target, and ``TARGET_p_CLASS`` for the probabilities of classes.
+            ``asset_id, run_id, time``, a column a target, ``TARGET_p_CLASS`` for the probabilities of classes, and
+            ``TARGET_low`` and ``TARGET_high`` for the ends of a value's interval, once it is calibrated.
 
         Raises:
             DataError: a column is missing, a reading is not finite, or there is nothing but commissioning records.
@@ -133,13 +174,25 @@ class Predictor(ABC):
         answers = self.answer(windows)
         columns: dict[str, Any] = {}
         for target in self.problem.targets:
-            answer = np.asarray(answers[target.name], dtype=np.float64)
+            answer = _floats(answers[target.name])
             if target.kind == "classes":
-                columns[target.name] = np.array(target.classes)[answer.argmax(axis=1)]
-                columns |= {f"{target.name}_p_{name}": answer[:, i] for i, name in enumerate(target.classes)}
-            else:
-                columns[target.name] = np.clip(answer, target.low, target.high)
+                columns[target.name] = _likeliest(answer, target)
+                probabilities = self.calibration.soften(target.name, answer)
+                columns |= {f"{target.name}_p_{name}": probabilities[:, i] for i, name in enumerate(target.classes)}
+                continue
+            columns[target.name] = value = _within(answer, target)
+            if interval := self.calibration.intervals.get(target.name):
+                half = interval.half_width(value, self._modes(answers))
+                columns[f"{target.name}_low"] = _within(value - half, target)
+                columns[f"{target.name}_high"] = _within(value + half, target)
         return windows.rows.assign(**columns)
+
+    def _modes(self, answers: Answers) -> NDArray[np.str_] | None:
+        """The predicted fault mode of each window; None where the problem names no target for it."""
+        for target in self.problem.targets:
+            if target.name == self.problem.mode:
+                return _likeliest(answers[target.name], target)
+        return None
 
     def save(self, folder: Path) -> None:
         """Write the predictor to an empty folder."""
@@ -150,6 +203,7 @@ class Predictor(ABC):
             "problem": self.problem.model_dump(mode="json"),
             "sensors": self.sensors,
             "assets": self.assets,
+            "calibration": self.calibration.to_json(),
             "state": state,
         }
         (folder / "predictor.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -166,13 +220,15 @@ def load_predictor(folder: Path) -> Predictor:
         raise OutdatedModelError(f"{folder}: format {content['format']}, expected {FORMAT}; train the model again")
     family: Any = catalog.load("family", catalog.FAMILIES, content["family"])
     predictor: type[Predictor] = family.predictor
-    return predictor.load_state(
+    loaded = predictor.load_state(
         folder,
         content["state"],
         Problem.model_validate(content["problem"]),
         tuple(content["sensors"]),
         tuple(content["assets"]),
     )
+    loaded.calibration = Calibration.from_json(content["calibration"])
+    return loaded
 
 
 def class_codes(values: pd.Series, classes: tuple[str, ...]) -> NDArray[np.int64]:
@@ -196,3 +252,20 @@ def training_values(windows: Windows, target: Target) -> Array:
 def fitted_assets(*parts: Windows) -> tuple[str, ...]:
     """The assets of these windows, for `Predictor.assets`."""
     return tuple(sorted({asset for part in parts for asset in part.rows[ASSET].unique()}))
+
+
+def _floats(answer: Array) -> Array:
+    """An answer in double precision: networks and boosters give less."""
+    return np.asarray(answer, dtype=np.float64)
+
+
+def _within(values: Array, target: Target) -> Array:
+    """Values cut at the target's range; a true value, which lies in it, stays inside of an interval that is cut."""
+    cut: Array = np.clip(_floats(values), target.low, target.high)
+    return cut
+
+
+def _likeliest(probabilities: Array, target: Target) -> NDArray[np.str_]:
+    """Name of the class with the highest probability, ``(windows,)``."""
+    names: NDArray[np.str_] = np.array(target.classes)[probabilities.argmax(axis=1)]
+    return names

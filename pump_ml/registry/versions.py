@@ -78,6 +78,8 @@ def signature(predictor: Predictor) -> ModelSignature:
     for target in predictor.problem.targets:
         outputs.append(ColSpec("string" if target.kind == "classes" else "double", target.name))
         outputs += [ColSpec("double", f"{target.name}_p_{name}") for name in target.classes]
+        if target.name in predictor.calibration.intervals:
+            outputs += [ColSpec("double", f"{target.name}_{end}") for end in ("low", "high")]
     return ModelSignature(Schema(inputs), Schema(outputs))
 
 

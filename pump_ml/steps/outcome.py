@@ -25,10 +25,11 @@ def evaluate(
         progress: gets the share that is done.
 
     Returns:
-        ``rows`` judged, ``scorecards`` (family, version, seconds, validation, test, contest, passed), ``champion``
-        (family, version, rows it is compared on, contest, and why it is unfit for the problem, if it is) or None, and
-        ``limit``: the best score that anyone can reach by target, where the data are simulated. ``test`` is over all
-        test rows, ``contest`` over those that the champion is compared on. A value that is no number is None.
+        ``rows`` judged, ``scorecards`` (family, version, seconds, validation, test, contest, passed, and the coverage
+        and width of the ``intervals``), ``champion`` (family, version, rows it is compared on, contest, and why it is
+        unfit for the problem, if it is) or None, and ``limit``: the best score that anyone can reach by target, where
+        the data are simulated. ``test`` is over all test rows, ``contest`` over those that the champion is compared on.
+        A value that is no number is None.
 
     Raises:
         LeakError: a model was fitted on an asset it is judged by.
@@ -68,9 +69,10 @@ def evaluate(
     for number, candidate in enumerate(candidates):
         family, run = candidate["family"], candidate["run"]
         model = registry.load_model(name, candidate["version"])
-        refuse_known_assets(registry.predictor_of(model).assets, truth)
+        predictor = registry.predictor_of(model)
+        refuse_known_assets(predictor.assets, truth)
         answers = work.ask(model, readings)
-        card = judge(family, answers, truth, problem)
+        card = judge(family, answers, truth, problem, predictor.calibration)
         contest = judge(family, answers, contested, problem) if len(contested) else card
         registry.log_values(client, run, "test", card.values)
         work.log_lineage("test", run)
@@ -83,6 +85,7 @@ def evaluate(
                 "test": card.headline(problem),
                 "contest": contest.headline(problem),
                 "passed": card.passed,
+                "intervals": {name: {k: card.values[name][k] for k in ("coverage", "width")} for name in card.coverage},
             }
         )
         report("evaluate", (number + 1) / len(candidates))
@@ -163,6 +166,7 @@ def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Map
         "run": plan["run_key"],
         "snapshot": plan["snapshot"],
         "rows_judged": evaluation["rows"],
+        "interval": work.problem.interval,
         "scorecards": [
             {
                 "family": card["family"],
@@ -178,6 +182,7 @@ def report(plan: Mapping[str, Any], evaluation: Mapping[str, Any], decision: Map
                         "limit": evaluation["limit"].get(t.name),
                         "better": t.better,
                         "passed": card["passed"][t.name],
+                        "interval": card["intervals"].get(t.name),
                     }
                     for t in work.problem.targets
                 ],

@@ -222,7 +222,9 @@ def train(
                 "%s was registered as version %s by another try meanwhile; this fit is dropped", family, done[0]
             )
             return _candidate(*done)
-        card = judge(family, predictor.table(tune), tune.rows.join(as_learnt(tune.labels, work.problem)), work.problem)
+        predictor.calibrate(tune)
+        truth = tune.rows.join(as_learnt(tune.labels, work.problem))
+        card = judge(family, predictor.table(tune), truth, work.problem, predictor.calibration)
         registry.log_points(client, run, [*curves.points, ("train/seconds", seconds, 0)])
         registry.log_values(client, run, "validation", card.values)
         client.log_dict(run, work.split.to_json(), "split.json")
