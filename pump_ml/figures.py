@@ -108,7 +108,8 @@ def coverage_by_mode(shares: pd.DataFrame, sizes: pd.Series, level: float) -> Fi
         axes.scatter(shares[name], range(len(shares)), color=color, s=24, label=name)
     axes.set_yticks(range(len(shares)), [f"{mode} ({sizes[mode]})" for mode in shares.index])
     axes.set(
-        xlim=(min(0.5, float(shares.min().min())) - 0.02, 1.02), xlabel=f"share inside of the {level:.0%} interval"
+        xlim=(min(0.5, float(shares.min().min())) - 0.02, 1.02),
+        xlabel=f"share inside of the {100 * level:g} % interval",
     )
     axes.legend(frameon=False, loc="lower left")
     return figure

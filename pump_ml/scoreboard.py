@@ -58,8 +58,8 @@ def _intervals(report: Mapping[str, Any]) -> list[RenderableType]:
     names = dict.fromkeys(t["name"] for card in report["scorecards"] for t in card["targets"] if t.get("interval"))
     if not names:
         return []
-    title = f"intervals that {report['interval']:.0%} of the rows should lie in"
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    title = Text(f"{100 * report['interval']:g} % intervals")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("family", *names):
         table.add_column(column)
     for card in report["scorecards"]:
@@ -69,7 +69,7 @@ def _intervals(report: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _interval(found: Mapping[str, float] | None) -> str:
-    return f"± {found['width'] / 2:.3g}, {found['coverage']:.0%} inside" if found else "none"
+    return f"± {found['width'] / 2:.3g}, {100 * found['coverage']:.0f} % inside" if found else "none"
 
 
 def _published(report: Mapping[str, Any]) -> list[RenderableType]:

@@ -1,5 +1,6 @@
 """Every source, and every family on every problem, keeps what its protocol promises. Being listed means being here."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
@@ -185,6 +186,34 @@ def test_a_saved_predictor_comes_back_with_the_same_answers(fitted: Fitted, tmp_
     assert loaded.problem == fitted.problem
     pd.testing.assert_frame_equal(loaded.table(fitted.test), fitted.predictor.table(fitted.test), check_exact=True)
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".pkl", ".pickle", ".joblib")]
+
+
+def test_once_calibrated_it_says_how_sure_it_is_and_answers_the_same(fitted: Fitted, tmp_path: Path) -> None:
+    predictor = copy.copy(fitted.predictor)
+    before = predictor.table(fitted.test)
+    predictor.calibrate(fitted.validation)
+    after = predictor.table(fitted.test)
+    once = predictor.calibration
+    predictor.calibrate(fitted.validation)
+    assert predictor.calibration == once
+    for target in fitted.problem.targets:
+        assert after[target.name].tolist() == before[target.name].tolist()
+        if target.kind == "classes":
+            probabilities = after[[f"{target.name}_p_{name}" for name in target.classes]].to_numpy()
+            assert probabilities.sum(axis=1) == pytest.approx(1.0)
+            assert after[target.name].tolist() == [target.classes[best] for best in probabilities.argmax(axis=1)]
+        else:
+            low, high = after[f"{target.name}_low"], after[f"{target.name}_high"]
+            assert np.isfinite([low, high]).all()
+            assert ((low <= after[target.name]) & (after[target.name] <= high)).all()
+            assert (low >= (-np.inf if target.low is None else target.low)).all()
+            assert (high <= (np.inf if target.high is None else target.high)).all()
+            assert (high > low).all()
+    assert set(fitted.validation.rows["asset_id"]) <= set(predictor.assets)
+    predictor.save(tmp_path)
+    loaded = load_predictor(tmp_path)
+    assert loaded.calibration == once
+    pd.testing.assert_frame_equal(loaded.table(fitted.test), after, check_exact=True)
 
 
 def test_other_columns_and_the_order_of_rows_and_columns_do_not_matter(fitted: Fitted) -> None:

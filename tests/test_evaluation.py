@@ -5,9 +5,10 @@ import json
 import pandas as pd
 import pytest
 
-from pump_ml import evaluation
+from pump_ml import evaluation, figures
 from pump_ml.errors import DataError, LeakError
 from pump_ml.evaluation import as_learnt, judge, naive_answers, refuse_known_assets, relative_error
+from pump_ml.models.calibration import Calibration, at_temperature
 from pump_ml.problems import Problem, parse_problem
 
 PROBLEM = parse_problem(
@@ -42,9 +43,35 @@ def test_a_scorecard_measures_each_target_over_all_by_asset_and_by_mode() -> Non
     assert card.values == {"mode": {"accuracy": 0.75}, "rul": {"mae": 2.0, "rmse": pytest.approx(30**0.5 / 2)}}
     assert card.by_asset == {"a": {"mode": 1.0, "rul": 0.5}, "b": {"mode": 0.5, "rul": 3.5}}
     assert card.by_mode == {"healthy": {"mode": 0.5, "rul": 1.5}, "worn": {"mode": 1.0, "rul": 2.5}}
+    assert card.coverage == {}
     assert card.passed == {"mode": True, "rul": True}
     assert card.headline(PROBLEM) == {"mode": 0.75, "rul": 2.0}
     assert json.loads(json.dumps(card.to_json()))["by_mode"]["worn"] == {"mode": 1.0, "rul": 2.5}
+
+
+SURE = ANSWERS.assign(
+    rul_low=[40.0, 8.0, 20.5, 9.0], rul_high=[42.0, 12.0, 23.5, 11.0],
+    mode_p_healthy=[0.9, 0.2, 0.4, 0.1], mode_p_worn=[0.1, 0.8, 0.6, 0.9],
+)  # fmt: skip
+"""The true values of the third and the fourth row lie outside, and the third mode is wrong."""
+
+
+def test_a_scorecard_says_how_far_intervals_and_probabilities_may_be_trusted() -> None:
+    card = judge("xgb", SURE, TRUTH, PROBLEM, Calibration(temperatures={"mode": 2.0}))
+    assert card.values["rul"] == judge("xgb", ANSWERS, TRUTH, PROBLEM).values["rul"] | {"coverage": 0.5, "width": 2.75}
+    assert card.coverage["rul"].by_mode == {"healthy": 0.5, "worn": 0.5}
+    assert card.coverage["rul"].by_asset == {"0.05": pytest.approx(0.05), "0.25": 0.25, "0.5": 0.5}
+    gaps = [0.1 * 2, 0.2, 0.6]  # 0.9 and 0.9 share a bin
+    assert card.values["mode"]["ece"] == pytest.approx(sum(gaps) / 4)
+    before = at_temperature(SURE[["mode_p_healthy", "mode_p_worn"]].to_numpy(), 0.5).max(axis=1)
+    gaps = [2 * (1 - before[0]), 1 - before[1], before[2]]
+    assert card.values["mode"]["ece_before"] == pytest.approx(sum(gaps) / 4)
+    assert json.loads(json.dumps(card.to_json()))["coverage"]["rul"]["by_mode"]["worn"] == 0.5
+
+
+def test_the_coverage_by_mode_is_drawn_where_there_are_intervals() -> None:
+    assert "coverage_by_mode.png" in dict(figures.of_answers(SURE, TRUTH, PROBLEM))
+    assert "coverage_by_mode.png" not in dict(figures.of_answers(ANSWERS, TRUTH, PROBLEM))
 
 
 def test_answers_are_found_by_asset_run_and_time_whatever_their_order() -> None:

@@ -8,7 +8,7 @@ import pytest
 from sklearn import metrics as reference
 
 from pump_ml.errors import ConfigurationError, UnknownNameError
-from pump_ml.metrics import METRICS, get
+from pump_ml.metrics import METRICS, calibration_error, get
 
 RNG = np.random.default_rng(0)
 CLASSES = (RNG.choice(list("abcd"), 200), RNG.choice(list("abcd"), 200))
@@ -94,3 +94,13 @@ def test_what_cannot_be_measured_is_refused(true: list[object], predicted: list[
 def test_an_unknown_metric_names_its_neighbour() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'rmse'"):
         get("rsme")
+
+
+def test_the_calibration_error_weighs_the_gap_of_each_bin_by_its_rows() -> None:
+    # Bins of a fifteenth: 0.6 is the upper edge of the ninth and lies in it, with 0.55; 0.95 and 1.0 lie in the last.
+    confidence, right = [0.6, 0.55, 0.95, 1.0], [True, False, True, True]
+    by_hand = 2 / 4 * abs(1 / 2 - (0.6 + 0.55) / 2) + 2 / 4 * abs(1.0 - (0.95 + 1.0) / 2)
+    assert calibration_error(confidence, right) == pytest.approx(by_hand)
+    assert calibration_error(confidence, right, bins=1) == pytest.approx(abs(3 / 4 - 3.1 / 4))
+    assert calibration_error([1.0, 1.0], [True, True]) == 0.0
+    assert calibration_error([0.0, 1.0], [True, False]) == 1.0

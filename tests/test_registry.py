@@ -71,7 +71,10 @@ def test_families_log_the_same_metrics_so_that_their_runs_stand_side_by_side(tra
         for part in ("validation", "test"):
             found = {name: logged[f"{part}/{name}_{metric}"] for name, metric in _metrics().items()}
             assert found == card[part]
-    assert keys[0] == keys[1] == {f"{p}/{n}_{m}" for p in ("validation", "test") for n, m in _metrics().items()}
+    measured = {f"{name}_{metric}" for name, metric in _metrics().items()}
+    certainty = {f"{name}_{of}" for name in ("rul_pct", "health_pct") for of in ("coverage", "width")}
+    certainty |= {f"{name}_{of}" for name in ("severity", "mode") for of in ("ece", "ece_before")}
+    assert keys[0] == keys[1] == {f"{p}/{name}" for p in ("validation", "test") for name in measured | certainty}
 
 
 def _metrics() -> dict[str, str]:

@@ -65,6 +65,17 @@ def test_the_limit_stands_beside_the_value_where_it_is_known() -> None:
     assert not any("limit" in line for line in lines(report()))
 
 
+def test_the_intervals_of_each_family_stand_below_in_a_row() -> None:
+    content = report(interval=0.9)
+    content["scorecards"][0]["targets"][1]["interval"] = {"coverage": 0.912, "width": 7.654}
+    shown = lines(content)
+    assert "90 % intervals" in shown
+    assert "family rul_pct" in shown
+    assert "baseline v1 ± 3.83, 91 % inside" in shown
+    assert "cnn1d v3 none" in shown
+    assert not any("inside" in line for line in lines(report()))
+
+
 def test_a_target_without_a_threshold_is_neither_passed_nor_failed() -> None:
     assert any(line.endswith("rul_pct mae 1.4 none -") for line in lines(report()))
 

@@ -441,6 +441,25 @@ def test_a_key_that_leads_out_of_its_folder_is_no_snapshot(key: str) -> None:
         snapshots.load(Settings.load().data, "snapshots", key)
 
 
+def test_the_scorecard_the_run_and_the_report_say_how_far_a_family_may_be_trusted(crowned: Trained) -> None:
+    client = registry.connect()
+    for candidate, card in zip(crowned.candidates, crowned.report["scorecards"], strict=True):
+        logged = client.get_run(candidate["run"]).data.metrics
+        stored = json.loads(Path(client.download_artifacts(candidate["run"], "scorecard.json")).read_text())
+        shown = {target["name"]: target["interval"] for target in card["targets"]}
+        assert shown["mode"] is None
+        for name in ("rul_pct", "health_pct"):
+            assert 0.75 <= logged[f"test/{name}_coverage"] <= 1.0  # eleven pumps calibrate it
+            assert shown[name] == {
+                "coverage": stored["values"][name]["coverage"],
+                "width": logged[f"test/{name}_width"],
+            }
+            assert set(stored["coverage"][name]["by_mode"]) == set(stored["by_mode"])
+        assert 0.0 <= logged["test/mode_ece"] < logged["test/mode_ece_before"]
+        plots = [file.path for file in client.list_artifacts(candidate["run"], "plots")]
+        assert "plots/coverage_by_mode.png" in plots
+
+
 def test_the_limit_stands_beside_the_scores_of_a_simulated_fleet(trained: Trained) -> None:
     limit = trained.evaluation["limit"]
     assert set(limit) == {"severity", "mode", "rul_pct", "health_pct"}

@@ -19,8 +19,9 @@ BANDS = 4
 """Bands of the answered value for which a typical error is known."""
 LEAST = 0.1
 """No typical error is taken to be smaller than this share of the mean error."""
-COOLEST, HOTTEST = 0.05, 20.0
-"""Between these a temperature is looked for."""
+COOLEST, HOTTEST = 0.25, 10.0
+"""Between these a temperature is looked for. Held-out windows without a mistake would ask for 0, and the first mistake
+would then be made with full certainty."""
 
 
 @dataclass(frozen=True)
@@ -130,26 +131,17 @@ def at_temperature(probabilities: Array, temperature: float) -> Array:
 def fit_temperature(probabilities: Array, codes: NDArray[np.int64]) -> float:
     """The temperature of the least cross-entropy on held-out windows (Guo et al. 2017).
 
-    The true class is wanted with probability 1 - e and the others share e = 1/(windows + 2), as in Platt (1999): held
-    out windows without a mistake don't say that there is none, and would ask for a temperature of 0.
-
     Args:
         probabilities: as the model gave them, ``(windows, classes)``.
         codes: position of the true class of each window.
     """
     from scipy.optimize import minimize_scalar  # only where a model is made
 
-    windows, classes = probabilities.shape
-    doubt = 1.0 / (windows + 2.0)
-    wanted = np.full((windows, classes), doubt / max(classes - 1, 1))
-    wanted[np.arange(windows), codes] = 1.0 - doubt
-    given = np.log(np.maximum(probabilities, 1e-6))  # a forest gives zeros; a mistake among them would outweigh all
+    given = np.maximum(probabilities, 1e-6)  # a forest gives zeros; one for a true class would outweigh all others
 
     def cross_entropy(log_temperature: float) -> float:
-        logits = given / math.exp(log_temperature)
-        peak = logits.max(axis=1, keepdims=True)
-        total = peak + np.log(np.exp(logits - peak).sum(axis=1, keepdims=True))
-        return float(-(wanted * (logits - total)).sum(axis=1).mean())
+        scaled = at_temperature(given, math.exp(log_temperature))
+        return float(-np.log(scaled[np.arange(len(codes)), codes]).mean())
 
     found = minimize_scalar(cross_entropy, bounds=(math.log(COOLEST), math.log(HOTTEST)), method="bounded")
     return math.exp(found.x)
