@@ -142,15 +142,23 @@ class Conditions(_Frozen):
     Args:
         relative: counted as a share, such as speed and flow: the laws of pumps are powers of them.
         absolute: counted by their difference, such as temperatures.
+        levels: those of the relative ones whose level matters as well, beside how far they are from the record's.
+        additive: other sensors that conditions add to and do not multiply, such as the temperature of a bearing.
     """
 
     relative: tuple[str, ...] = ()
     absolute: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+    additive: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _once(self) -> Self:
         if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
             raise ValueError(f"conditions: {', '.join(map(repr, twice))} stands twice; state each once")
+        if strange := [name for name in self.levels if name not in self.relative]:
+            raise ValueError(f"conditions: levels has {', '.join(map(repr, strange))}; expected some of relative")
+        if both := [name for name in self.additive if name in self.names]:
+            raise ValueError(f"conditions: {', '.join(map(repr, both))} is a condition; additive lists other sensors")
         return self
 
     @property
@@ -288,7 +296,7 @@ class Problem(_Frozen):
                         f"problem {self.name!r}: derived.{name}: {UnknownNameError('feature', part, known)}"
                     )
             known.append(name)
-        if missing := [name for name in self.conditions.names if name not in features]:
+        if missing := [n for n in (*self.conditions.names, *self.conditions.additive) if n not in features]:
             raise ConfigurationError(
                 f"problem {self.name!r}: the conditions {', '.join(missing)} are no features; expected some of "
                 f"{', '.join(features)}"

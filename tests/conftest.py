@@ -139,7 +139,8 @@ def windows_of(telemetry: Telemetry, problem: Problem, assets: slice = slice(Non
     """Windows of some of the assets, by their place in the order of names."""
     chosen = sorted(telemetry.readings["asset_id"].unique())[assets]
     rows = telemetry.readings[telemetry.readings["asset_id"].isin(chosen)]
-    return make_windows(rows, problem, problem.choose_features([s.name for s in telemetry.sensors], telemetry.labels))
+    features = problem.choose_features([s.name for s in telemetry.sensors], telemetry.labels)
+    return make_windows(rows, problem, features, waveforms=telemetry.waveforms)
 
 
 def noise(telemetry: Telemetry) -> Telemetry:

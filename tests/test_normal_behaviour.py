@@ -8,12 +8,15 @@ import pandas as pd
 import pytest
 
 from pump_ml.models.features import Channels, Statistics
-from pump_ml.models.normal_behaviour import NormalBehaviour, Residuals
+from pump_ml.models.normal_behaviour import NormalBehaviour, Residuals, repeats
 from pump_ml.problems import Conditions, Problem
 from pump_ml.windows import Windows
 
 SENSORS = ("speed_rpm", "flow_m3_h", "ambient_temperature_c", "head_m", "bearing_temperature_c", "leakage_l_h")
-CONDITIONS = Conditions(relative=("speed_rpm", "flow_m3_h"), absolute=("ambient_temperature_c",))
+CONDITIONS = Conditions(
+    relative=("speed_rpm", "flow_m3_h"), absolute=("ambient_temperature_c",), levels=("speed_rpm",),
+    additive=("bearing_temperature_c",),
+)  # fmt: skip
 HEAD, BEARING, LEAKAGE = 0, 1, 2
 """Places of the answers."""
 
@@ -50,8 +53,10 @@ def cubes(found: Residuals) -> tuple[np.ndarray, ...]:
     return tuple(each.reshape(-1, 60, each.shape[1]) for each in (found.share, found.excess, found.known))
 
 
-def mean_and_spread(found: Residuals, made: Windows) -> tuple[np.ndarray, np.ndarray]:
-    return found.moments(found.share, made, slice(None))
+def means(found: Residuals) -> np.ndarray:
+    """Mean share of each window over its known readings; 0 where it has none."""
+    share, _, known = cubes(found)
+    return share.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +114,48 @@ def test_a_pump_at_rest_has_no_residuals(normal: NormalBehaviour) -> None:
 
 def test_hours_of_rest_do_not_make_a_fault_look_smaller(normal: NormalBehaviour) -> None:
     made = resting(0.5)
+    assert means(normal.residuals(made))[:, HEAD] == pytest.approx(np.log(0.95), abs=0.004)
+    columns, names = Statistics(normal).transform(made)
+    assert columns[:, names.index("share(head_m)")] == pytest.approx(np.log(0.95), abs=0.004)
+    at_rest = replace(made, readings=np.where(np.arange(6) < 2, 0.0, made.readings))
+    columns, names = Statistics(normal).transform(at_rest)
+    beyond = [place for place, name in enumerate(names) if name.startswith(("share", "excess", "root"))]
+    assert not columns[:, beyond].any()
+
+
+def test_an_instrument_that_is_stuck_says_nothing(normal: NormalBehaviour) -> None:
+    """In the record it would bend the pump's normal, in a window it would look like a fault."""
+    healthy = windows(UNSEEN)
+    assert healthy.commissioning is not None
+    records = {name: record.copy() for name, record in healthy.commissioning.items()}
+    for record in records.values():
+        record[40:100, 0] = record[40, 0]  # the speed, a condition
+        record[100:, 3] = record[100, 3]  # the head
+    made = replace(healthy, readings=healthy.readings.copy(), commissioning=records)
+    made.readings.reshape(-1, 60, len(SENSORS))[:, 30:, 3] = 1.0
     found = normal.residuals(made)
-    mean, spread = mean_and_spread(found, made)
-    assert mean[:, HEAD] == pytest.approx(np.log(0.95), abs=0.004)
-    assert spread[:, HEAD].max() < 0.006
-    whole = replace(found, known=np.zeros_like(found.known), share=np.zeros_like(found.share))
-    assert not np.any(mean_and_spread(whole, made))
+    known = cubes(found)[2]
+    assert known[:, :31, HEAD].all()
+    assert not known[:, 31:, HEAD].any()
+    assert known[..., BEARING].all(), "the other instruments work"
+    assert np.abs(cubes(found)[0][:, :30, HEAD].mean(axis=1)).max() < 0.01
+
+
+def test_a_sensor_that_often_repeats_itself_when_all_is_well_is_not_stuck() -> None:
+    fixed = np.full((120, 1), 1480.0)
+    assert repeats(fixed)[1] == pytest.approx(0.999)
+    made = windows(range(12), low=1.0)
+    assert made.commissioning is not None
+    records = {name: pump(int(name[1:]), 120, low=1.0) for name in made.commissioning}
+    found = NormalBehaviour.fit(records, SENSORS, CONDITIONS).residuals(replace(made, commissioning=records))
+    assert found.known.all()
+
+
+def test_stretches_of_repeats_are_counted() -> None:
+    column = np.array([5.0, 5.0, 5.0, 1.0, 2.0, 2.0, 3.0])[:, None]
+    run, rate = repeats(column)
+    assert run[:, 0].tolist() == [0, 2, 2, 0, 0, 1, 0]
+    assert rate.tolist() == [4 / 7]
 
 
 def test_a_stray_reading_in_a_record_does_not_make_rest_a_known_condition() -> None:
@@ -124,7 +165,7 @@ def test_a_stray_reading_in_a_record_does_not_make_rest_a_known_condition() -> N
     made = resting(0.0)
     found = NormalBehaviour.fit(train.commissioning, SENSORS, CONDITIONS).residuals(made)
     assert not cubes(found)[2][:, 30:].any()
-    assert np.abs(mean_and_spread(found, made)[0][:, HEAD]).max() < 0.005
+    assert np.abs(means(found)[:, HEAD]).max() < 0.005
 
 
 @pytest.mark.parametrize("moves", [0.0, 0.5], ids=["to the digit", "but for half a turn a minute"])
@@ -181,14 +222,51 @@ def test_windows_without_a_record_are_told_so(normal: NormalBehaviour) -> None:
         normal.residuals(replace(windows(UNSEEN), commissioning=None))
 
 
-def test_statistics_and_channels_have_a_column_for_what_they_say(diagnosis: Problem) -> None:
+def test_statistics_are_those_of_each_window_for_itself(diagnosis: Problem) -> None:
     problem = diagnosis.model_copy(update={"conditions": CONDITIONS})
     train = windows(range(10))
-    columns, names = Statistics.fit(train, problem).transform(train)
+    made = Statistics.fit(train, problem)
+    columns, names = made.transform(train)
     assert columns.shape == (50, len(names))
-    assert len(set(names)) == len(names) == 4 * len(SENSORS) + 3 * 3
-    assert columns[:, names.index("mean(head_m)")] == pytest.approx(train.x[..., 3].mean(axis=1))
-    channels = Channels.fit(train, problem).transform(train)
-    assert channels.shape == (50 * 60, len(SENSORS) + 3)
-    assert channels.mean(axis=0) == pytest.approx(0.0, abs=1e-4)
-    assert channels.std(axis=0) == pytest.approx(1.0, abs=1e-3)
+    assert len(set(names)) == len(names) == 3 * 3 + 3 + 1
+    assert made.normal is not None
+    found = made.normal.residuals(train)
+    share, excess, _ = cubes(found)
+    energy = found.energy.reshape(share.shape).mean(axis=1)
+    assert columns[:, names.index("share(head_m)")] == pytest.approx(share[..., HEAD].mean(axis=1), rel=1e-4, abs=1e-7)
+    assert columns[:, names.index("excess(leakage_l_h)")] == pytest.approx(excess[..., LEAKAGE].mean(axis=1), rel=1e-4)
+    root = np.sign(energy) * np.sqrt(np.abs(energy))
+    assert columns[:, names.index("root(leakage_l_h)")] == pytest.approx(root[:, LEAKAGE], rel=1e-4)
+    alone, _ = made.transform(train.of_assets(["p003"]))
+    assert alone == pytest.approx(columns[train.rows["asset_id"] == "p003"], rel=1e-4, abs=1e-6)
+
+
+def test_without_conditions_the_readings_as_they_are_count_too(diagnosis: Problem) -> None:
+    train = windows(range(10))
+    for changes in ({"conditions": Conditions()}, {"conditions": Conditions(), "reference": None}):
+        some = train if "reference" not in changes else replace(train, commissioning=None)
+        columns, names = Statistics.fit(some, diagnosis.model_copy(update=changes)).transform(some)
+        assert len(names) == columns.shape[1] == 4 * 6 + (3 * 6 if some.commissioning else 0)
+        assert columns[:, names.index("mean(head_m)")] == pytest.approx(train.x[..., 3].mean(axis=1))
+
+
+@pytest.mark.parametrize("pool", [1, 10, 7, 100])
+def test_channels_are_means_over_blocks_of_readings(pool: int, diagnosis: Problem) -> None:
+    train = windows(range(10))
+    plain = diagnosis.model_copy(update={"reference": None, "conditions": Conditions()})
+    made = Channels.fit(replace(train, commissioning=None), plain, pool)
+    offsets = made.offsets(60)
+    width = min(pool, 60)
+    assert len(offsets) == 60 // width
+    assert offsets[-1] == 59
+    table = made.transform(train)[train.starts[:, None] + offsets]
+    assert table.mean(axis=(0, 1)) == pytest.approx(0.0, abs=1e-4)
+    assert table.std(axis=(0, 1)) == pytest.approx(1.0, abs=1e-3)
+    last = train.x[:, -width:].mean(axis=1)
+    assert table[:, -1] * made.scale + made.mean == pytest.approx(last, rel=1e-4, abs=1e-4)
+
+
+def test_channels_hold_what_a_reading_shows_beyond_normal(diagnosis: Problem) -> None:
+    problem = diagnosis.model_copy(update={"conditions": CONDITIONS})
+    train = windows(range(10))
+    assert Channels.fit(train, problem, 10).transform(train).shape == (50 * 60, 3 * 3 + 3 + 1)

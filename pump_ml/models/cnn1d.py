@@ -79,14 +79,14 @@ class Cnn1d:
             learning,
             seed=seed,
             watch=watch,
+            pool=self.pool,
             checkpoint=checkpoint,
         )
 
     def _trunk(self, inputs: Any) -> Any:
         from keras import layers
 
-        x = layers.AveragePooling1D(self.pool, padding="same")(inputs)
-        x = layers.Conv1D(self.filters, 1, activation="swish")(x)
+        x = layers.Conv1D(self.filters, 1, activation="swish")(inputs)
         for _ in range(self.blocks):
             x = layers.add([x, layers.Conv1D(self.filters, self.kernel, padding="same", activation="swish")(x)])
         x = layers.GlobalAveragePooling1D()(x)

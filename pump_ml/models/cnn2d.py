@@ -91,7 +91,7 @@ class Cnn2d:
         )
         return fit_network(
             Cnn2dPredictor, self._trunk, train, validation, problem, learning, seed=seed, watch=watch,
-            checkpoint=checkpoint, front=self._spectrogram,
+            pool=self.pool, checkpoint=checkpoint, front=self._spectrogram,
         )  # fmt: skip
 
     def _trunk(self, readings: Any, image: Any) -> Any:
@@ -103,8 +103,7 @@ class Cnn2d:
             x = layers.MaxPooling2D(2, padding="same")(x)
         x = layers.Dense(self.width, activation="swish")(layers.Flatten()(x))
         x = layers.Dropout(self.dropout)(x)
-        y = layers.AveragePooling1D(self.pool, padding="same")(readings)
-        y = layers.Conv1D(self.width, 1, activation="swish")(y)
+        y = layers.Conv1D(self.width, 1, activation="swish")(readings)
         y = layers.add([y, layers.Conv1D(self.width, 3, padding="same", activation="swish")(y)])
         y = layers.GlobalAveragePooling1D()(y)
         z = layers.Dense(self.dense, activation="swish")(layers.concatenate([x, y]))

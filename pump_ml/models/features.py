@@ -1,7 +1,12 @@
 """What families make of a window before they learn: statistics for trees, channels for networks.
 
-Both hold the readings themselves and, where there are commissioning records, what they show beyond the asset's normal
-(`pump_ml.models.normal_behaviour`).
+Without commissioning records both are about the readings as they are. With records they are about what the readings
+show beyond the asset's normal (`pump_ml.models.normal_behaviour`), since levels tell assets apart and not their faults:
+
+- ``share`` of the normal, for what multiplies,
+- ``excess`` over it in the sensor's unit, for what adds,
+- ``root``: signed root of the mean excess of the squares, for what adds in squares, as vibration does,
+- ``off``: how far the conditions are from those of the record, and the ``level`` of those that the problem names.
 """
 
 from collections.abc import Mapping
@@ -15,12 +20,12 @@ from pump_ml.models.normal_behaviour import NormalBehaviour
 from pump_ml.problems import Problem
 from pump_ml.windows import Windows, gather
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Mean, standard deviation, slope and last value of each sensor, mean and standard deviation of its residuals.
+    """Of each window: mean, spread, slope and last value of each sensor, or what it shows beyond its normal.
 
     Args:
         normal: the normal behaviour of the assets; None where there are no commissioning records.
@@ -39,24 +44,16 @@ class Statistics:
         Returns:
             float32 ``(windows, columns)`` and the column names, ``STATISTIC(SENSOR)``.
         """
-        found = self.normal.residuals(windows) if self.normal else None
-        names = [
-            f"{statistic}({sensor})" for statistic in ("mean", "std", "slope", "last") for sensor in windows.sensors
-        ]
-        if self.normal:
-            beyond = ("share", "share_std", "excess")
-            names += [f"{statistic}({sensor})" for statistic in beyond for sensor in self.normal.answers]
-        table = np.empty((len(windows), len(names)), dtype=np.float32)
-        for some in windows.chunks():
-            x = gather(windows.readings, windows.starts[some], windows.length)
-            steps = np.arange(x.shape[1]) - (x.shape[1] - 1) / 2.0
-            slope = np.einsum("nts,t->ns", x, steps) / max(float(steps @ steps), 1.0)
-            blocks = [x.mean(axis=1), x.std(axis=1), slope, x[:, -1]]
-            if found:
-                excess, _ = found.moments(found.excess, windows, some)
-                blocks += [*found.moments(found.share, windows, some), excess]
-            table[some] = np.concatenate(blocks, axis=1)
-        return table, names
+        names: list[str] = []
+        blocks: list[NDArray[np.float32]] = []
+        if self.normal is None or not self.normal.conditions.names:
+            names += [f"{statistic}({sensor})" for statistic in RAW for sensor in windows.sensors]
+            blocks.append(_raw_statistics(windows))
+        if self.normal is not None:
+            beyond, found = _beyond(self.normal, windows, windows.length)
+            names += found
+            blocks.append(beyond[windows.starts + windows.length - 1].astype(np.float32))
+        return np.concatenate(blocks, axis=1), names
 
     def to_json(self) -> dict[str, Any]:
         """For the predictor's file."""
@@ -70,45 +67,116 @@ class Statistics:
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """Channels of a network, each with zero mean and unit variance over the training windows.
+    """Channels of a network, means over a few readings, each with zero mean and unit variance over training windows.
+
+    What an early fault does is smaller than a reading's noise, so readings are averaged before anything bends them.
 
     Args:
         normal: the normal behaviour of the assets; None where there are no commissioning records.
+        pool: readings that are averaged into one step of a window.
         mean: of each channel over the training windows.
         scale: standard deviation of each channel over the training windows.
     """
 
     normal: NormalBehaviour | None
+    pool: int
     mean: Array
     scale: Array
 
     @classmethod
-    def fit(cls, train: Windows, problem: Problem) -> Self:
+    def fit(cls, train: Windows, problem: Problem, pool: int = 1) -> Self:
         """From training windows only."""
-        unscaled = cls(_normal(train, problem), np.zeros(1), np.ones(1))
-        raw, weights = unscaled._raw(train), train.uses / train.uses.sum()
+        unscaled = cls(_normal(train, problem), min(pool, train.length), np.zeros(1), np.ones(1))
+        raw = unscaled._raw(train)
+        uses = np.zeros(len(raw))
+        for offset in unscaled.offsets(train.length):
+            uses += np.bincount(train.starts + offset, minlength=len(raw))
+        weights = uses / uses.sum()
         mean = weights @ raw
         scale = np.sqrt(weights @ np.square(raw - mean))
-        return cls(unscaled.normal, mean, np.where(scale > 1e-12, scale, 1.0))
+        return cls(unscaled.normal, unscaled.pool, mean, np.where(scale > 1e-12, scale, 1.0))
+
+    def offsets(self, length: int) -> NDArray[np.int64]:
+        """Places in a window of the steps that a network sees: ends of its blocks of `pool` readings."""
+        return np.arange(length - 1, self.pool - 2, -self.pool, dtype=np.int64)[::-1]
 
     def transform(self, windows: Windows) -> NDArray[np.float32]:
-        """The channels of the windows' readings, float32 ``(readings, channels)``; `windows.starts` cuts them."""
+        """The channels of the windows' readings, float32 ``(readings, channels)``.
+
+        At each reading stands the mean of the `pool` readings that end there; a window's steps are those at
+        ``starts + offsets(length)``.
+        """
         return ((self._raw(windows) - self.mean) / self.scale).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """For the predictor's file."""
         normal = self.normal.to_json() if self.normal else None
-        return {"normal": normal, "mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        return {"normal": normal, "pool": self.pool, "mean": self.mean.tolist(), "scale": self.scale.tolist()}
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         """What `to_json` gave."""
-        return cls(_restored(state), np.array(state["mean"]), np.array(state["scale"]))
+        return cls(_restored(state), state["pool"], np.array(state["mean"]), np.array(state["scale"]))
 
     def _raw(self, windows: Windows) -> Array:
-        if not self.normal:
-            return windows.readings
-        return np.concatenate([windows.readings, self.normal.residuals(windows).share], axis=1)
+        blocks = []
+        if self.normal is None or not self.normal.conditions.names:
+            blocks.append(_rolling(windows.readings, self.pool))
+        if self.normal is not None:
+            blocks.append(_beyond(self.normal, windows, self.pool)[0])
+        return np.concatenate(blocks, axis=1)
+
+
+RAW = ("mean", "std", "slope", "last")
+
+
+def _raw_statistics(windows: Windows) -> NDArray[np.float32]:
+    """`RAW` of each sensor, a part of the windows at a time."""
+    table = np.empty((len(windows), len(RAW) * len(windows.sensors)), dtype=np.float32)
+    steps = np.arange(windows.length) - (windows.length - 1) / 2.0
+    for some in windows.chunks():
+        x = gather(windows.readings, windows.starts[some], windows.length)
+        slope = np.einsum("nts,t->ns", x, steps) / max(float(steps @ steps), 1.0)
+        table[some] = np.concatenate([x.mean(axis=1), x.std(axis=1), slope, x[:, -1]], axis=1)
+    return table
+
+
+def _beyond(normal: NormalBehaviour, windows: Windows, pool: int) -> tuple[Array, list[str]]:
+    """What the last `pool` readings up to each show beyond normal, ``(readings, columns)``, and the columns' names."""
+    found = normal.residuals(windows)
+    count = np.maximum(_rolling(found.known.astype(np.float64), pool), 1.0 / pool)
+    share, excess, energy = (_rolling(each, pool) / count for each in (found.share, found.excess, found.energy))
+    off = _rolling(found.off, pool)
+    levels = [windows.sensors.index(name) for name in normal.conditions.levels]
+    shown = np.arcsinh(windows.readings[:, levels] / normal.scale[levels])
+    blocks = {
+        "share": (share, normal.answers),
+        "excess": (excess, normal.answers),
+        "root": (np.sign(energy) * np.sqrt(np.abs(energy)), normal.answers),
+        "off": (off, normal.conditions.names),
+        "level": (_rolling(shown, pool), normal.conditions.levels),
+    }
+    names = [f"{kind}({sensor})" for kind, (_, sensors) in blocks.items() for sensor in sensors]
+    return np.concatenate([values for values, _ in blocks.values()], axis=1), names
+
+
+def _rolling(values: Array, pool: int) -> Array:
+    """Mean of the `pool` rows that end at each; of those there are, at the start."""
+    if pool == 1:
+        return values
+    found: Array = np.empty(values.shape)
+    for start in range(0, len(values), CHUNK):
+        before = max(start - pool + 1, 0)
+        part = values[before : start + CHUNK]
+        sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(part, axis=0)])
+        ends = np.arange(start - before + 1, len(part) + 1)
+        begins = np.maximum(ends - pool, 0)
+        found[start : start + CHUNK] = (sums[ends] - sums[begins]) / (ends - begins)[:, None]
+    return found
+
+
+CHUNK = 8192
+"""Rows that are summed at a time, so that sums do not grow beyond what their digits hold."""
 
 
 def _normal(train: Windows, problem: Problem) -> NormalBehaviour | None:

@@ -73,6 +73,7 @@ class Gru:
             learning,
             seed=seed,
             watch=watch,
+            pool=self.pool,
             checkpoint=checkpoint,
         )
 
@@ -80,7 +81,6 @@ class Gru:
         from keras import layers
 
         x = layers.Dense(self.units, activation="swish")(inputs)
-        x = layers.AveragePooling1D(self.pool, padding="same")(x)
         # Unrolled, since a loop costs more than the few steps, and since ONNX has no loop that is as fast.
         x = layers.GRU(self.units, unroll=True)(x)
         x = layers.Dropout(self.dropout)(x)

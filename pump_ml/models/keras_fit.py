@@ -77,6 +77,7 @@ def fit_network(
     *,
     seed: int,
     watch: Watch,
+    pool: int = 1,
     checkpoint: Checkpoint | None = None,
     front: Callable[[Recording, NDArray[np.float32]], Any] | None = None,
 ) -> NetworkPredictor:
@@ -84,7 +85,7 @@ def fit_network(
 
     Args:
         predictor: the family's predictor class.
-        trunk: maps the channels ``(batch, length, channels)``, and behind them what `front` gives, to features
+        trunk: maps the channels ``(batch, steps, channels)``, and behind them what `front` gives, to features
             ``(batch, n)`` that all heads share.
         train: what it learns from; channels and label scales are fitted on these windows alone.
         validation: what decides when the learning rate falls and when to stop.
@@ -92,6 +93,7 @@ def fit_network(
         learning: how long and how fast.
         seed: of initial weights, order of batches and dropout.
         watch: gets the losses of each epoch, and the progress.
+        pool: readings that are averaged into one step.
         checkpoint: where each epoch is kept, and taken up again; None keeps none.
         front: makes a Keras model that learns nothing more and maps waveforms ``(batch, channels, samples)`` to images,
             from how they were taken and from training waveforms. It becomes the first part of the network. None where
@@ -105,10 +107,11 @@ def fit_network(
     keras.utils.set_random_seed(seed)
     if learning.deterministic:
         tf.config.experimental.enable_op_determinism()
-    channels = Channels.fit(train, problem)
+    channels = Channels.fit(train, problem, pool)
+    offsets = channels.offsets(train.length)
     scales = {t.name: _scale(training_values(train, t)) for t in problem.targets if t.kind == "regression"}
     tables = channels.transform(train), channels.transform(validation)
-    inputs = {"readings": keras.Input((train.length, len(channels.mean)), name="readings")}
+    inputs = {"readings": keras.Input((len(offsets), len(channels.mean)), name="readings")}
     recording, fixed = None, None
     images: list[NDArray[np.float32] | None] = [None, None]
     if front is not None:
@@ -118,9 +121,9 @@ def fit_network(
         images = [_in_batches(fixed, each) for each in waves]
         inputs["image"] = keras.Input(fixed.output_shape[1:], name="image")
     features = trunk(*inputs.values())
-    network = keras.Model(inputs, {target.name: _head(target, features) for target in problem.targets})
+    network = keras.Model(inputs, _heads(problem, features))
     parts = [
-        _Part(table, image, each, problem, scales)
+        _Part(table, offsets, image, each, problem, scales)
         for table, image, each in zip(tables, images, (train, validation), strict=True)
     ]
     _Trainer(network, problem, learning, seed, watch, checkpoint).fit(*parts)
@@ -128,7 +131,7 @@ def fit_network(
         given = {"readings": keras.Input(inputs["readings"].shape[1:], name="readings")}
         given["waveform"] = keras.Input(fixed.input_shape[1:], name="waveform")
         network = keras.Model(given, network({"readings": given["readings"], "image": fixed(given["waveform"])}))
-    onnx, difference = export(network, feed(tables[0], train, slice(0, COMPARED), recording))
+    onnx, difference = export(network, feed(tables[0], offsets, train, slice(0, COMPARED), recording))
     return predictor(
         problem,
         train.sensors,
@@ -164,19 +167,20 @@ class _Part:
     def __init__(
         self,
         table: NDArray[np.float32],
+        offsets: NDArray[np.int64],
         images: NDArray[np.float32] | None,
         windows: Windows,
         problem: Problem,
         scales: Mapping[str, tuple[float, float]],
     ) -> None:
-        self.count, self.length = len(windows), windows.length
+        self.count, self.offsets = len(windows), tf.constant(offsets, tf.int32)
         self.table, self.starts = tf.Variable(table, trainable=False), tf.constant(windows.starts, tf.int32)
         self.images = None if images is None else tf.Variable(images, trainable=False)
         self.labels = {target.name: tf.constant(_labels(windows, target, scales)) for target in problem.targets}
 
     def batch(self, places: Any) -> tuple[Any, dict[str, Any]]:
         """Inputs and labels of some windows."""
-        rows = tf.gather(self.starts, places)[:, None] + tf.range(self.length)
+        rows = tf.gather(self.starts, places)[:, None] + self.offsets
         inputs = {"readings": tf.gather(self.table, rows)}
         if self.images is not None:
             inputs["image"] = tf.gather(self.images, places)
@@ -380,10 +384,23 @@ def _scale(values: Array) -> tuple[float, float]:
     return float(values.mean()), scale if scale > 0.0 else 1.0
 
 
-def _head(target: Target, features: Any) -> Any:
-    if target.kind == "classes":
-        return layers.Dense(len(target.classes), activation="softmax", name=target.name)(features)
-    return layers.Dense(1, name=target.name)(features)
+def _heads(problem: Problem, features: Any) -> dict[str, Any]:
+    """An output a target.
+
+    Where the problem has fault modes, a value is answered for each of them and weighed by their probabilities, as the
+    same damage means another value in each.
+    """
+    made: dict[str, Any] = {}
+    for target in problem.targets:
+        if target.kind == "classes":
+            made[target.name] = layers.Dense(len(target.classes), activation="softmax", name=target.name)(features)
+    for target in problem.targets:
+        if target.kind == "regression" and problem.mode is not None:
+            modes = made[problem.mode]
+            made[target.name] = layers.Dot(1, name=target.name)([modes, layers.Dense(modes.shape[-1])(features)])
+        elif target.kind == "regression":
+            made[target.name] = layers.Dense(1, name=target.name)(features)
+    return made
 
 
 def _loss(target: Target, focus: float) -> Any:

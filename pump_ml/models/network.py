@@ -10,7 +10,7 @@ from pump_ml.errors import DataError
 from pump_ml.models import Answers, Predictor, Recording
 from pump_ml.models.features import Channels
 from pump_ml.problems import Problem
-from pump_ml.windows import Windows, gather
+from pump_ml.windows import Windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,7 +69,11 @@ class NetworkPredictor(Predictor):
         table = self.channels.transform(windows)
         names = [target.name for target in self.problem.targets]
         size = BATCH if self.recording is None else BATCH // 16
-        parts = [self.session.run(names, feed(table, windows, some, self.recording)) for some in windows.chunks(size)]
+        offsets = self.channels.offsets(windows.length)
+        parts = [
+            self.session.run(names, feed(table, offsets, windows, some, self.recording))
+            for some in windows.chunks(size)
+        ]
         answers: Answers = {}
         for place, target in enumerate(self.problem.targets):
             raw: NDArray[np.float64] = np.concatenate([part[place] for part in parts]).astype(np.float64)
@@ -109,12 +113,17 @@ class NetworkPredictor(Predictor):
 
 
 def feed(
-    table: "NDArray[np.float32]", windows: Windows, some: slice, recording: Recording | None
+    table: "NDArray[np.float32]",
+    offsets: "NDArray[np.int64]",
+    windows: Windows,
+    some: slice,
+    recording: Recording | None,
 ) -> dict[str, "NDArray[np.float32]"]:
     """Inputs of a network for some of the windows.
 
     Args:
         table: channels of the windows' readings.
+        offsets: places in a window of the steps that the network sees.
         windows: all of them.
         some: which.
         recording: of the waveforms that it sees beside the readings.
@@ -122,7 +131,7 @@ def feed(
     Raises:
         DataError: it sees waveforms, and the windows have none, or others.
     """
-    given = {"readings": gather(table, windows.starts[some], windows.length)}
+    given = {"readings": table[windows.starts[some][:, None] + offsets]}
     if recording is not None:
         given["waveform"] = waveforms_of(windows, recording)[windows.taken[some]]  # type: ignore[index] # it has them
     return given

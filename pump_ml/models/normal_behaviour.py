@@ -20,18 +20,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pump_ml.problems import Conditions
-from pump_ml.windows import Windows, gather
+from pump_ml.windows import Windows
 
 Array = NDArray[np.floating[Any]]
 
 ROUNDS = 60
 """Of expectation and maximisation; after 200 the residuals' spread is the same within a few per cent."""
-LEAST = 1e-8
-"""Variance below which nothing is resolved; keeps the matrices invertible."""
+LEAST = 1e-6
+"""Share of an answer's variance within records below which nothing is resolved; keeps the matrices invertible."""
 INSIDE = 0.995
 """Share of the training records that a condition's range reaches up to, and down to: a stray reading widens nothing."""
 SMALL = 0.05
 """Share of a sensor's usual size below which a reading counts as near 0."""
+STRAIGHT = 20.0
+"""Scale of an additive sensor over its usual size, at which the arcsinh is a straight line."""
+SHORTEST, FEW = 3, 0.01
+"""An instrument is stuck where it repeats itself so often, and so long that fewer than so many such stretches are to be
+expected among as many readings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,16 +77,20 @@ class NormalBehaviour:
         # Gaussian noise does there is 0.954 of its standard deviation.
         steps = np.concatenate([np.abs(np.diff(record, axis=0)) for record in records.values()])
         noise = np.median(steps, axis=0) / 0.954 if len(steps) else np.zeros(len(sensors))
-        scale = np.maximum(SMALL * np.median(np.abs(together), axis=0), noise)
+        usual = np.median(np.abs(together), axis=0)
+        scale = np.maximum(SMALL * usual, noise)
+        additive = [sensors.index(name) for name in conditions.additive]
+        scale[additive] = np.maximum(STRAIGHT * usual, noise)[additive]
         none = np.empty(0)
         frame = cls(sensors, conditions, np.where(scale > 0.0, scale, 1.0), none, none, none, none, none)
         parts = [frame._parts(record) for record in records.values()]
-        off = np.concatenate([at - at.mean(axis=0) for at, _ in parts])
+        off = np.concatenate([at - np.median(at, axis=0) for at, _ in parts])
         low, high = np.quantile(off, [1.0 - INSIDE, INSIDE], axis=0)
         wanting = np.maximum(frame._least_widths() - (high - low), 0.0) / 2.0
         frame = replace(frame, low=low - wanting, high=high + wanting)
-        terms = [frame._terms(at - at.mean(axis=0)) for at, _ in parts]
-        mean, spread, variance = _mixed_model(terms, [shown for _, shown in parts])
+        terms = [frame._terms(at - np.median(at, axis=0)) for at, _ in parts]
+        weights = [frame._works(record, repeats(record)[1]) for record in records.values()]
+        mean, spread, variance = _mixed_model(terms, [shown for _, shown in parts], weights)
         return replace(frame, mean=mean, spread=spread, noise=variance)
 
     @property
@@ -97,24 +106,47 @@ class NormalBehaviour:
         """
         if windows.commissioning is None:
             raise ValueError("these windows have no commissioning records; the problem has to ask for the reference")
-        share, excess = np.zeros((2, len(windows.readings), len(self.answers)))
-        known = np.zeros((len(windows.readings), 1), dtype=np.bool_)
-        scale = self.scale[[self.sensors.index(name) for name in self.answers]]
+        share, excess, energy = np.zeros((3, len(windows.readings), len(self.answers)))
+        known = np.zeros(share.shape, dtype=np.bool_)
+        off = np.zeros((len(windows.readings), len(self.conditions.names)))
+        places = [self.sensors.index(name) for name in self.answers]
         for asset, here in windows.blocks.items():
-            centre, own = self._own(windows.commissioning[asset])
-            at, shown = self._parts(windows.readings[here])
-            known[here] = self._known(at - centre)
-            normal = np.where(known[here], self._terms(at - centre) @ own.T, shown)
-            share[here], excess[here] = shown - normal, scale * (np.sinh(shown) - np.sinh(normal))
-        return Residuals(share, excess, known)
+            readings = windows.readings[here]
+            centre, own, rate = self._own(windows.commissioning[asset])
+            at, shown = self._parts(readings)
+            off[here] = at - centre
+            known[here] = self._known(off[here]) & (self._works(readings, rate, windows.length) > 0.0)
+            normal = np.where(known[here], self._terms(off[here]) @ own.T, shown)
+            share[here] = shown - normal
+            level, plain = self.scale[places] * np.sinh(normal), np.where(known[here], readings[:, places], 0.0)
+            excess[here] = np.where(known[here], plain - level, 0.0)
+            energy[here] = np.where(known[here], np.square(plain) - np.square(level), 0.0)
+        return Residuals(share, excess, energy, off, known)
 
-    def _own(self, record: Array) -> tuple[Array, Array]:
-        """Centre of an asset's conditions, and its coefficients ``(answers, k)``, as its record tells them."""
+    def _own(self, record: Array) -> tuple[Array, Array, Array]:
+        """What an asset's record tells: centre of its conditions, coefficients ``(answers, k)``, rate of repeats."""
         at, shown = self._parts(record)
-        centre = at.mean(axis=0)
-        terms = self._terms(at - centre)
-        own, _ = _posterior(terms.T @ terms, terms.T @ shown, self.mean, self._precision, self.noise)
-        return centre, own
+        centre = np.median(at, axis=0)
+        terms, (_, rate) = self._terms(at - centre), repeats(record)
+        weights = self._works(record, rate)
+        square = np.einsum("ns,nk,nl->skl", weights, terms, terms, optimize=True)
+        own, _ = _posterior(square, terms.T @ (weights * shown), self.mean, self._precision, self.noise)
+        return centre, own, rate
+
+    def _works(self, readings: Array, rate: Array, count: int | None = None) -> Array:
+        """1 where an answer's sensor and those of all conditions work, 0 where one is stuck, ``(readings, answers)``.
+
+        Args:
+            readings: of an asset.
+            rate: share of the readings of its record in which each sensor repeated itself.
+            count: readings among which a stretch of repeats is to be rare; unset, these.
+        """
+        run, _ = repeats(readings)
+        stuck = (run >= SHORTEST) & ((count or len(readings)) * rate**run < FEW)
+        conditions = [self.sensors.index(name) for name in self.conditions.names]
+        answers = [self.sensors.index(name) for name in self.answers]
+        works: Array = (~(stuck[:, answers] | stuck[:, conditions].any(axis=1, keepdims=True))).astype(np.float64)
+        return works
 
     @cached_property
     def _precision(self) -> Array:
@@ -176,32 +208,40 @@ class NormalBehaviour:
 class Residuals:
     """What readings show beyond their assets' normal.
 
-    A reading under conditions far outside of those of all training records (an asset at rest) says nothing: it is not
-    `known`, and its residuals are 0.
+    A reading under conditions far outside of those of all training records (an asset at rest) says nothing, and neither
+    does an instrument that is stuck: it is not `known`, and its residuals are 0.
 
     Args:
         share: transformed, a share of the reading where that is far from 0; ``(readings, answers)``.
         excess: in the sensors' units, of the same shape.
-        known: whether a reading's conditions are known, ``(readings, 1)``.
+        energy: of the squares, in the sensors' units squared: what adds in squares, as vibration does, adds here.
+        off: how far the conditions are from the record's median, transformed; ``(readings, conditions)``.
+        known: whether a reading says something, ``(readings, answers)``.
     """
 
     share: Array
     excess: Array
+    energy: Array
+    off: Array
     known: NDArray[np.bool_]
 
-    def moments(self, values: Array, windows: Windows, some: slice) -> tuple[Array, Array]:
-        """Mean and standard deviation of `share` or `excess` over the known readings; 0 where a window has none.
 
-        Args:
-            values: one of the two.
-            windows: whose residuals these are.
-            some: which of them.
-        """
-        known, found = (gather(each, windows.starts[some], windows.length) for each in (self.known, values))
-        count = np.maximum(known.sum(axis=1), 1)
-        mean = found.sum(axis=1) / count  # what is not known is 0
-        spread = np.where(known, found - mean[:, None], 0.0)
-        return mean, np.sqrt(np.square(spread).sum(axis=1) / count)
+def repeats(readings: Array) -> tuple[NDArray[np.int64], Array]:
+    """How long each reading's stretch of repeats of the reading before is, 0 where it is another one; and their share.
+
+    Args:
+        readings: of one asset in order of time, ``(readings, sensors)``.
+
+    Returns:
+        Readings in the stretch, ``(readings, sensors)``, and the share of repeats by sensor, above 0 and below 1.
+    """
+    same = np.zeros(readings.shape, dtype=np.bool_)
+    same[1:] = readings[1:] == readings[:-1]
+    place = np.arange(len(readings))[:, None]
+    before = np.maximum.accumulate(np.where(same, -1, place), axis=0)
+    after = np.minimum.accumulate(np.where(same, len(readings), place)[::-1], axis=0)[::-1]
+    rate = np.minimum((same.sum(axis=0) + 1) / max(len(readings), 1), 0.999)
+    return np.where(same, after - before - 1, 0), rate
 
 
 ARRAYS = ("scale", "low", "high", "mean", "spread", "noise")
@@ -211,8 +251,8 @@ def _posterior(square: Array, product: Array, mean: Array, precision: Array, noi
     """Mean ``(answers, k)`` and covariance ``(answers, k, k)`` of an asset's coefficients.
 
     Args:
-        square: ``X'X``, ``(k, k)``.
-        product: ``X'Y``, ``(k, answers)``.
+        square: ``X'WX`` of each answer, ``(answers, k, k)``.
+        product: ``X'WY``, ``(k, answers)``.
         mean: prior mean.
         precision: inverse of the prior covariance.
         noise: variance of a reading.
@@ -222,33 +262,39 @@ def _posterior(square: Array, product: Array, mean: Array, precision: Array, noi
     return np.einsum("skl,sl->sk", covariance, weighed), covariance
 
 
-def _mixed_model(terms: list[Array], shown: list[Array]) -> tuple[Array, Array, Array]:
+def _mixed_model(terms: list[Array], shown: list[Array], weights: list[Array]) -> tuple[Array, Array, Array]:
     """Mean and covariance of the assets' coefficients, and the noise, by expectation and maximisation.
 
     Args:
         terms: of each asset's readings, ``(readings, k)``.
         shown: its answers, ``(readings, answers)``.
+        weights: 1, or 0 where a reading of an answer does not count, ``(readings, answers)``.
     """
-    squares = [x.T @ x for x in terms]
-    products = [x.T @ y for x, y in zip(terms, shown, strict=True)]
-    sums: Array = np.sum([np.square(y).sum(axis=0) for y in shown], axis=0)
-    readings, (k, answers) = sum(map(len, shown)), products[0].shape
-    mean: Array = np.linalg.lstsq(np.sum(squares, axis=0), np.sum(products, axis=0), rcond=None)[0].T
-    spread: Array = np.tile(np.eye(k), (answers, 1, 1))
-    noise: Array = np.full(answers, 1e-2)
+    squares = np.stack([
+        np.einsum("ns,nk,nl->skl", w, x, x, optimize=True) for x, w in zip(terms, weights, strict=True)
+    ])  # fmt: skip
+    products = np.stack([x.T @ (w * y) for x, y, w in zip(terms, shown, weights, strict=True)])
+    sums = np.stack([(w * np.square(y)).sum(axis=0) for y, w in zip(shown, weights, strict=True)])
+    counts: Array = np.maximum(np.sum([w.sum(axis=0) for w in weights], axis=0), 1.0)
+    k = products.shape[1]
+    usual: Array = np.maximum(np.mean([y.var(axis=0) for y in shown], axis=0), 1e-12)
+    least: Array = LEAST * usual[:, None, None] * np.eye(k)
+    mean: Array = np.linalg.solve(squares.sum(axis=0) + least, products.sum(axis=0).T[..., None])[..., 0]
+    spread: Array = usual[:, None, None] * np.eye(k)
+    spread[:, 0, 0] += np.var([y.mean(axis=0) for y in shown], axis=0)
+    noise: Array = usual / 10.0
     for _ in range(ROUNDS):
         precision: Array = np.linalg.inv(spread)
-        found, second, left = [], np.tile(LEAST * np.eye(k), (answers, 1, 1)), sums.copy()
-        for square, product in zip(squares, products, strict=True):
-            own, covariance = _posterior(square, product, mean, precision, noise)
-            found.append(own)
-            second += covariance
-            left += (
-                np.einsum("sk,kl,sl->s", own, square, own) - 2.0 * np.einsum("sk,ks->s", own, product)
-                + np.einsum("kl,slk->s", square, covariance)
-            )  # fmt: skip
-        mean = np.mean(found, axis=0)
-        apart = np.array(found) - mean
-        spread = (np.einsum("nsk,nsl->skl", apart, apart) + second) / len(found)
-        noise = np.maximum(left / readings, LEAST)
+        covariance: Array = np.linalg.inv(squares / noise[:, None, None] + precision)
+        weighed = np.swapaxes(products, 1, 2) / noise[:, None] + np.einsum("skl,sl->sk", precision, mean)
+        found = np.einsum("nskl,nsl->nsk", covariance, weighed)
+        left = (
+            sums - 2.0 * np.einsum("nsk,nks->ns", found, products)
+            + np.einsum("nsk,nskl,nsl->ns", found, squares, found, optimize=True)
+            + np.einsum("nskl,nslk->ns", squares, covariance)
+        )  # fmt: skip
+        mean = found.mean(axis=0)
+        apart = found - mean
+        spread = (np.einsum("nsk,nsl->skl", apart, apart) + covariance.sum(axis=0)) / len(found) + least
+        noise = np.maximum(left.sum(axis=0) / counts, LEAST * usual)
     return mean, spread, noise
