@@ -189,7 +189,7 @@ def windows(assets: int, seed: int) -> Windows:
     names = np.repeat([f"b{number:03d}" for number in range(assets)], 6)
     rows = pd.DataFrame({"asset_id": names, "run_id": names, "time": np.arange(len(x))})
     labels = pd.DataFrame({"left": left, "mode": np.where(rng.random(len(x)) < 0.5, "calm", "rough")})
-    return Windows(x=x, commissioning=None, rows=rows, labels=labels, sensors=("p",))
+    return Windows.stacked(x, ("p",), rows, labels=labels)
 
 
 def test_an_interval_is_cut_at_the_range_of_its_target_without_losing_a_true_value() -> None:
