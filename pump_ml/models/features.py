@@ -1,4 +1,4 @@
-"""What families make of a window before they learn: statistics for trees, channels for networks.
+"""What families make of a window before they learn: statistics for trees, intervals, channels for networks.
 
 Without commissioning records both are about the readings as they are. With records they are about what the readings
 show beyond the asset's normal (`pump_ml.models.normal_behaviour`), since levels tell assets apart and not their faults:
@@ -63,6 +63,47 @@ class Statistics:
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         """What `to_json` gave."""
         return cls(_restored(state))
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """The course of a window: mean and slope of each sensor, and of its residual share, over equal intervals.
+
+    Where everything repeats a cycle, what happens in one part of it tells faults apart that leave the whole window's
+    mean as it is (Schneider et al., tm 84, 2017).
+
+    Args:
+        normal: the normal behaviour of the assets; None where there are no commissioning records.
+        count: intervals of a window; one a reading where the window is shorter.
+    """
+
+    normal: NormalBehaviour | None
+    count: int
+
+    def transform(self, windows: Windows) -> tuple[NDArray[np.float32], list[str]]:
+        """The intervals of each window.
+
+        Returns:
+            float32 ``(windows, columns)``, and for each column the sensor that it is about.
+        """
+        readings, sensors = windows.readings, windows.sensors
+        if self.normal:
+            readings = np.concatenate([readings, self.normal.residuals(windows).share], axis=1)
+            sensors = (*sensors, *self.normal.answers)
+        parts = np.array_split(np.arange(windows.length), min(self.count, windows.length))
+        weights = np.zeros((windows.length, len(parts), 2))
+        for place, part in enumerate(parts):
+            steps = np.arange(len(part)) - (len(part) - 1) / 2.0
+            weights[part, place] = np.stack([np.ones(len(part)), steps / (float(steps @ steps) or 1.0)], axis=1)
+            weights[part, place, 0] /= len(part)
+        # One reading has no slope.
+        flat = weights.reshape(windows.length, -1)
+        flat = flat[:, np.any(flat != 0.0, axis=0)]
+        table = np.empty((len(windows), flat.shape[1] * len(sensors)), dtype=np.float32)
+        for some in windows.chunks():
+            x = gather(readings, windows.starts[some], windows.length)
+            table[some] = np.einsum("nts,tk->nks", x, flat, optimize=True).reshape(len(x), -1)
+        return table, list(sensors) * flat.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
