@@ -24,7 +24,7 @@ from pump_ml.twin.datasets import LABELS
 from pump_ml.windows import Windows
 
 QUICK: dict[str, dict[str, Any]] = {
-    "baseline": {"trees": 10},
+    "baseline": {"trees": 10, "members": 3},
     "xgb": {"rounds": 8, "rate": 0.3, "patience": 3, "jobs": 1},
     "cnn1d": {"filters": 8, "dense": 8, "epochs": 2, "patience": 2},
     "cnn2d": {"filters": 2, "blocks": 2, "width": 8, "dense": 8, "bands": 8, "frame": 128, "hop": 64, "epochs": 2},

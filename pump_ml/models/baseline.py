@@ -1,22 +1,49 @@
-"""The baseline that deep learning has to beat: extremely randomised trees on window statistics (scikit-learn)."""
+"""The baseline that deep learning has to beat: for each target, the better of a forest and a linear model.
 
+Forests of extremely randomised trees (scikit-learn) on window statistics learn curved and joint effects, and answer
+within what they saw. Linear models with shrinkage on intervals of the window (`pump_ml.models.linear`) add up effects,
+and so answer combinations that training lacks. The validation windows say which of the two a target needs.
+"""
+
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
+from pump_ml import metrics
+from pump_ml.evaluation import naive_answers
 from pump_ml.models import Answers, Predictor, Watch, class_codes, fitted_assets, training_values
-from pump_ml.models.features import Statistics
-from pump_ml.problems import Problem
+from pump_ml.models.features import Intervals, Statistics
+from pump_ml.models.linear import Columns, LinearModel, fit_linear
+from pump_ml.problems import Problem, Target
 from pump_ml.windows import Windows
+
+log = logging.getLogger(__name__)
 
 TRUSTED = ["sklearn.tree._tree.Tree"]
 """The one type in the saved forest that skops does not know by itself."""
 
+FOREST, LINEAR, NAIVE = "forest", "linear", "naive"
+"""The rungs. The naive one is there to compare with and is never kept: the gate stops a run that does not beat it."""
+
 
 class BaselinePredictor(Predictor):
-    """One forest a target, and the statistics that they look at."""
+    """The rung that was kept for each target, and what it looks at.
+
+    Args:
+        problem: what is asked.
+        sensors: the columns it learnt from.
+        assets: those whose windows it learnt from or chose by.
+        statistics: what forests look at.
+        intervals: how many intervals linear models look at.
+        models: a forest or a linear model for each target.
+        errors: of each rung on the validation windows, by target: the target's metric, or 1 minus it where higher is
+            better.
+    """
 
     family: ClassVar[str] = "baseline"
 
@@ -26,56 +53,80 @@ class BaselinePredictor(Predictor):
         sensors: tuple[str, ...],
         assets: tuple[str, ...],
         statistics: Statistics,
-        forests: dict[str, Any],
+        intervals: int,
+        models: dict[str, Any],
+        errors: dict[str, dict[str, float]],
     ) -> None:
         super().__init__(problem, sensors, assets)
-        self.statistics, self.forests = statistics, forests
+        self.statistics, self.intervals, self.models, self.errors = statistics, intervals, models, errors
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """The rung of each target."""
+        return {name: LINEAR if isinstance(model, LinearModel) else FOREST for name, model in self.models.items()}
 
     def answer(self, windows: Windows) -> Answers:
         """See `Predictor.answer`."""
-        features, _ = self.statistics.transform(windows)
-        answers: Answers = {}
-        for target in self.problem.targets:
-            forest = self.forests[target.name]
-            if target.kind == "regression":
-                answers[target.name] = forest.predict(features)
-            else:
-                answers[target.name] = spread(forest.predict_proba(features), forest.classes_, len(target.classes))
-        return answers
+        columns: dict[str, Columns] = {}
+        if FOREST in self.kept.values():
+            columns[FOREST], _ = self.statistics.transform(windows)
+        if LINEAR in self.kept.values():
+            columns[LINEAR], _ = Intervals(self.statistics.normal, self.intervals).transform(windows)
+        return {t.name: ask(self.models[t.name], columns[self.kept[t.name]], t) for t in self.problem.targets}
 
     def save_state(self, folder: Path) -> dict[str, Any]:
-        """Forests as skops files, which hold no pickles."""
+        """Forests as skops files and linear models as arrays, neither of which holds pickles."""
         import skops.io  # only where a model is stored
 
-        for name, forest in self.forests.items():
-            skops.io.dump(forest, folder / f"{name}.skops")
-        return {"statistics": self.statistics.to_json()}
+        for name, model in self.models.items():
+            if isinstance(model, LinearModel):
+                model.save(folder / f"{name}.npz")
+            else:
+                skops.io.dump(model, folder / f"{name}.skops")
+        return {
+            "statistics": self.statistics.to_json(),
+            "intervals": self.intervals,
+            "kept": self.kept,
+            "errors": self.errors,
+        }
 
     @classmethod
     def load_state(
         cls, folder: Path, state: dict[str, Any], problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]
     ) -> Self:
-        """See `Predictor.load_state`."""
+        """See `Predictor.load_state`. What an earlier version wrote has a forest for each target."""
         import skops.io
 
-        forests = {t.name: skops.io.load(folder / f"{t.name}.skops", trusted=TRUSTED) for t in problem.targets}
-        return cls(problem, sensors, assets, Statistics.from_json(state["statistics"]), forests)
+        models = {
+            t.name: LinearModel.load(folder / f"{t.name}.npz")
+            if state.get("kept", {}).get(t.name) == LINEAR
+            else skops.io.load(folder / f"{t.name}.skops", trusted=TRUSTED)
+            for t in problem.targets
+        }
+        statistics = Statistics.from_json(state["statistics"])
+        return cls(problem, sensors, assets, statistics, state.get("intervals", 1), models, state.get("errors", {}))
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Extremely randomised trees (Geurts et al. 2006).
+    """Extremely randomised trees (Geurts et al. 2006), or a linear model with shrinkage.
 
     Args:
         trees: trees a target.
         features: share of the statistics that a split looks at.
         leaf: fewest windows in a leaf.
+        intervals: of a window, for linear models.
+        members: linear models that are averaged.
+        share: of the sensors that each of them sees.
     """
 
     trees: int = 120
     features: float = 0.4
     leaf: int = 2
     jobs: int = 2
+    intervals: int = 20
+    members: int = 20
+    share: float = 0.7
 
     name: ClassVar[str] = "baseline"
     inputs: ClassVar[Literal["readings", "waveform"]] = "readings"
@@ -83,34 +134,91 @@ class Baseline:
     requires: ClassVar[tuple[str, ...]] = ("scikit-learn", "skops")
 
     def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
-        """Learn one forest a target from `train`; a forest needs no validation."""
-        del validation
+        """Learn both rungs of each target from `train`, and keep the one that is better on `validation`."""
         statistics = Statistics.fit(train, problem)
-        features, _ = statistics.transform(train)
-        options: dict[str, Any] = {
-            "n_estimators": self.trees,
-            "max_features": self.features,
-            "min_samples_leaf": self.leaf,
-            "n_jobs": self.jobs,
-            "random_state": seed,
-        }
-        forests: dict[str, Any] = {}
+        intervals = Intervals(statistics.normal, self.intervals)
+        (stats, _), (stats_validation, _) = statistics.transform(train), statistics.transform(validation)
+        (course, owners), (course_validation, _) = intervals.transform(train), intervals.transform(validation)
+        naive = naive_answers(train.labels, validation.rows, problem)
+        models: dict[str, Any] = {}
+        errors: dict[str, dict[str, float]] = {}
         for step, target in enumerate(problem.targets):
-            if target.kind == "classes":
-                labels = class_codes(train.labels[target.name], target.classes)
-                forests[target.name] = ExtraTreesClassifier(**options).fit(features, labels)
-            else:
-                forests[target.name] = ExtraTreesRegressor(**options).fit(features, training_values(train, target))
-            # Threads add up the trees' answers in no fixed order: the last digit would change from call to call.
-            forests[target.name].set_params(n_jobs=1)
+            labels, truth = (_labels(part, target) for part in (train, validation))
+            forest = self._forest(stats, labels, target, seed)
+
+            def off(
+                model: Any,
+                columns: Columns = course_validation,
+                truth: NDArray[Any] = truth,
+                target: Target = target,
+            ) -> float:
+                return _error(ask(model, columns, target), truth, target)
+
+            linear = fit_linear(
+                course, labels, owners, off,
+                classes=target.kind == "classes", members=self.members, share=self.share, seed=seed,
+            )  # fmt: skip
+            same = naive[target.name]
+            errors[target.name] = found = {
+                NAIVE: _off(class_codes(same, target.classes) if target.classes else same.to_numpy(), truth, target),
+                FOREST: off(forest, stats_validation),
+                LINEAR: off(linear),
+            }
+            # The forest keeps a tie.
+            models[target.name] = linear if found[LINEAR] < found[FOREST] else forest
+            watch(step, {f"rungs/{target.name}_{rung}_error": value for rung, value in found.items()})
             watch(step, {"progress": (step + 1) / len(problem.targets)})
-        return BaselinePredictor(problem, train.sensors, fitted_assets(train), statistics, forests)
+        assets = fitted_assets(train, validation)
+        made = BaselinePredictor(problem, train.sensors, assets, statistics, self.intervals, models, errors)
+        log.info("the baseline keeps %s; errors on validation: %s", made.kept, errors)
+        return made
+
+    def _forest(self, columns: Columns, labels: NDArray[Any], target: Target, seed: int) -> Any:
+        kind = ExtraTreesClassifier if target.kind == "classes" else ExtraTreesRegressor
+        forest = kind(
+            n_estimators=self.trees,
+            max_features=self.features,
+            min_samples_leaf=self.leaf,
+            n_jobs=self.jobs,
+            random_state=seed,
+        ).fit(columns, labels)
+        # Threads add up the trees' answers in no fixed order: the last digit would change from call to call.
+        return forest.set_params(n_jobs=1)
 
 
-def spread(probabilities: Any, codes: Any, classes: int) -> Any:
+def ask(model: Any, columns: Columns, target: Target) -> NDArray[np.float64]:
+    """A rung's answer to one target, see `pump_ml.models.Answers`."""
+    linear = isinstance(model, LinearModel)
+    if target.kind == "classes":
+        codes, odds = (
+            (model.codes, model.predict(columns)) if linear else (model.classes_, model.predict_proba(columns))
+        )
+        return spread(odds, codes, len(target.classes))
+    values: NDArray[np.float64] = model.predict(columns)
+    return values
+
+
+def _labels(windows: Windows, target: Target) -> NDArray[Any]:
+    """Class codes, or values as they are learnt."""
+    if target.kind == "classes":
+        return class_codes(windows.labels[target.name], target.classes)
+    return training_values(windows, target)
+
+
+def _error(answer: NDArray[np.float64], truth: NDArray[Any], target: Target) -> float:
+    """Of an answer as it leaves the predictor: the likeliest class, or a value within the target's range."""
+    if target.kind == "classes":
+        return _off(answer.argmax(axis=1), truth, target)
+    return _off(np.clip(answer, target.low, target.high), truth, target)
+
+
+def _off(given: NDArray[Any], truth: NDArray[Any], target: Target) -> float:
+    metric = metrics.get(target.metric)
+    return metric.shortfall(metric(truth, given))
+
+
+def spread(probabilities: Any, codes: Any, classes: int) -> NDArray[np.float64]:
     """Probabilities over the classes that training saw, spread over all classes of the target."""
-    import numpy as np
-
     full = np.zeros((len(probabilities), classes))
     full[:, codes] = probabilities
     return full
