@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
 from pump_ml import metrics
-from pump_ml.evaluation import naive_answers
 from pump_ml.models import Answers, Predictor, Watch, class_codes, fitted_assets, training_values
 from pump_ml.models.features import Intervals, Statistics
 from pump_ml.models.linear import Columns, LinearModel, fit_linear
@@ -135,6 +134,8 @@ class Baseline:
 
     def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
         """Learn both rungs of each target from `train`, and keep the one that is better on `validation`."""
+        from pump_ml.evaluation import naive_answers  # which does not travel with a model
+
         statistics = Statistics.fit(train, problem)
         intervals = Intervals(statistics.normal, self.intervals)
         (stats, _), (stats_validation, _) = statistics.transform(train), statistics.transform(validation)
