@@ -34,6 +34,9 @@ FLEETS = ("small", "standard", "large")
 DATASETS: Mapping[str, str] = {"v2": "diagnosis", "v3": "lives"}
 """Of the twin: samples at separated severity levels, and whole lives; and the problem that each is for."""
 
+MOST_TRIALS = 1_000
+"""Trials of one family in one training run: more than that is a typing error."""
+
 MOST_SHARDS = 1_000
 """Parts of a simulated fleet; Airflow maps a task over 1024 things at most."""
 

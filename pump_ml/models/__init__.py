@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pump_ml import catalog
 from pump_ml.errors import ConfigurationError, DataError, OutdatedModelError
 from pump_ml.models.calibration import Calibration, Interval, fit_temperature, least_assets
+from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem, Target
 from pump_ml.schema import ASSET, COMMISSIONING, KEYS, Sensor, Waveforms
 from pump_ml.windows import Windows, make_windows
@@ -41,6 +42,8 @@ class Family(Protocol):
     predictor: ClassVar[type["Predictor"]]
     requires: ClassVar[tuple[str, ...]]
     """Packages that its artifact needs beside the core's."""
+    space: ClassVar[Mapping[str, Range | Choice]]
+    """What a run may set, and within which bounds; and what tuning tries."""
 
     def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> "Predictor":
         """Learn from `train`; `validation` may stop the learning but is never learnt from."""

@@ -1,11 +1,13 @@
 """The baseline that deep learning has to beat: for each target, the better of a forest and a linear model.
 
+
 Forests of extremely randomised trees (scikit-learn) on window statistics learn curved and joint effects, and answer
 within what they saw. Linear models with shrinkage on intervals of the window (`pump_ml.models.linear`) add up effects,
 and so answer combinations that training lacks. The validation windows say which of the two a target needs.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -18,6 +20,7 @@ from pump_ml import metrics
 from pump_ml.models import Answers, Predictor, Watch, class_codes, fitted_assets, training_values
 from pump_ml.models.features import Intervals, Statistics
 from pump_ml.models.linear import Columns, LinearModel, fit_linear
+from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem, Target
 from pump_ml.windows import Windows
 
@@ -131,6 +134,15 @@ class Baseline:
     inputs: ClassVar[Literal["readings", "waveform"]] = "readings"
     predictor: ClassVar[type[Predictor]] = BaselinePredictor
     requires: ClassVar[tuple[str, ...]] = ("scikit-learn", "skops")
+    space: ClassVar[Mapping[str, Range | Choice]] = {
+        "trees": Range(1, 2000, tuned=False),
+        "features": Range(0.05, 1.0),
+        "leaf": Range(1, 50, log=True),
+        "jobs": Range(1, 64, tuned=False),
+        "intervals": Range(1, 120, log=True),
+        "members": Range(1, 200, tuned=False),
+        "share": Range(0.1, 1.0),
+    }
 
     def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
         """Learn both rungs of each target from `train`, and keep the one that is better on `validation`."""

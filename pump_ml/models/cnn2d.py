@@ -1,5 +1,6 @@
 """Two-dimensional convolutional network over spectrograms of the waveform, and beside it the readings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from pump_ml.models import Predictor, Recording, Watch
 from pump_ml.models.network import NetworkPredictor
+from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem
 from pump_ml.windows import Windows
 
@@ -72,6 +74,28 @@ class Cnn2d:
     inputs: ClassVar[Literal["readings", "waveform"]] = "waveform"
     predictor: ClassVar[type[Predictor]] = Cnn2dPredictor
     requires: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    space: ClassVar[Mapping[str, Range | Choice]] = {
+        "frame": Choice((256, 512, 1024, 2048)),
+        "hop": Choice((128, 256, 512, 1024)),
+        "bands": Range(16, 96),
+        "lowest": Range(5.0, 200.0, log=True),
+        "filters": Range(4, 32, log=True),
+        "blocks": Range(1, 4),
+        "noise": Range(0.0, 1.0),
+        "pool": Choice((1, 2, 3, 5, 6, 10, 12, 15)),
+        "width": Range(8, 256, log=True),
+        "dense": Range(8, 512, log=True),
+        "dropout": Range(0.0, 0.6),
+        "epochs": Range(1, 1000, tuned=False),
+        "steps": Range(8, 2048, tuned=False),
+        "rate": Range(1e-4, 1e-2, log=True),
+        "decay": Range(1e-4, 1.0, log=True),
+        "patience": Range(1, 500, tuned=False),
+        # These change what the loss means, and trials are compared by it.
+        "focus": Range(0.0, 5.0, tuned=False),
+        "balanced": Choice((False, True), tuned=False),
+        "deterministic": Choice((False, True), tuned=False),
+    }
 
     def fit(
         self,

@@ -1,10 +1,12 @@
 """Gated recurrent network over readings: a shared trunk, a head a target."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pump_ml.models import Predictor, Watch
 from pump_ml.models.network import NetworkPredictor
+from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem
 from pump_ml.windows import Windows
 
@@ -47,6 +49,21 @@ class Gru:
     inputs: ClassVar[Literal["readings", "waveform"]] = "readings"
     predictor: ClassVar[type[Predictor]] = GruPredictor
     requires: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    space: ClassVar[Mapping[str, Range | Choice]] = {
+        "units": Range(8, 256, log=True),
+        "pool": Choice((3, 5, 6, 10, 12, 15)),
+        "dense": Range(8, 512, log=True),
+        "dropout": Range(0.0, 0.6),
+        "epochs": Range(1, 1000, tuned=False),
+        "steps": Range(8, 2048, tuned=False),
+        "rate": Range(1e-4, 1e-2, log=True),
+        "decay": Range(1e-4, 1.0, log=True),
+        "patience": Range(1, 500, tuned=False),
+        # These change what the loss means, and trials are compared by it.
+        "focus": Range(0.0, 5.0, tuned=False),
+        "balanced": Choice((False, True), tuned=False),
+        "deterministic": Choice((False, True), tuned=False),
+    }
 
     def fit(
         self,

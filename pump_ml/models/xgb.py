@@ -1,5 +1,6 @@
 """Gradient-boosted trees on window statistics (XGBoost 3)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -9,6 +10,7 @@ import xgboost
 
 from pump_ml.models import Answers, Predictor, Watch, class_codes, fitted_assets, training_values
 from pump_ml.models.features import Statistics
+from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem, Target
 from pump_ml.windows import Windows
 
@@ -76,6 +78,15 @@ class Xgb:
     inputs: ClassVar[Literal["readings", "waveform"]] = "readings"
     predictor: ClassVar[type[Predictor]] = XgbPredictor
     requires: ClassVar[tuple[str, ...]] = ("xgboost",)
+    space: ClassVar[Mapping[str, Range | Choice]] = {
+        "rounds": Range(1, 5000, tuned=False),
+        "depth": Range(1, 12),
+        "rate": Range(0.005, 0.5, log=True),
+        "rows": Range(0.3, 1.0),
+        "columns": Range(0.1, 1.0),
+        "patience": Range(1, 500, tuned=False),
+        "jobs": Range(1, 64, tuned=False),
+    }
 
     def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
         """Learn one booster a target."""

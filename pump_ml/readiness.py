@@ -1,0 +1,63 @@
+"""What is looked at before anything is trained: whether the labels can be learnt, and whether a family fits."""
+
+from typing import Any
+
+import pandas as pd
+
+from pump_ml.errors import ConfigurationError, DataError
+from pump_ml.problems import Problem
+from pump_ml.schema import ASSET, COMMISSIONING
+from pump_ml.splits import Split
+
+
+def check_labels(readings: pd.DataFrame, split: Split, problem: Problem) -> None:
+    """Refuse labels from which nothing can be learnt; test assets are not looked at.
+
+    Args:
+        readings: of all assets, with their labels.
+        split: says which assets are learnt from and tuned on.
+        problem: targets.
+
+    Raises:
+        DataError: a target has no column, has no value at all, or is of one class only.
+    """
+    if problem.reference is not None:
+        readings = readings[~readings[COMMISSIONING].astype(bool)]
+    for target in problem.targets:
+        if target.name not in readings:
+            raise DataError(
+                f"the data have no column {target.name!r}, which problem {problem.name!r} asks for; expected one label "
+                "a reading: bring it in the source's `labels`, or drop the target from the problem"
+            )
+        for part in ("train", "validation"):
+            assets: tuple[str, ...] = getattr(split, part)
+            labels = readings.loc[readings[ASSET].isin(assets), target.name].dropna()
+            where = f"target {target.name!r} of the {len(assets)} {part} assets"
+            if labels.empty:
+                raise DataError(
+                    f"{where}: no value in any reading; expected labels to learn from: look at the source's `labels`, "
+                    "or drop the target from the problem"
+                )
+            if part == "train" and target.kind == "classes" and labels.nunique() == 1:
+                raise DataError(
+                    f"{where}: all {len(labels)} readings are {labels.iloc[0]!r}; expected two classes or more of "
+                    f"{', '.join(target.classes)}: bring assets of another class, or drop the target from the problem"
+                )
+
+
+def check_inputs(family: Any, problem: Problem) -> None:
+    """Refuse a family that learns from what the problem does not bring.
+
+    Args:
+        family: a class of `pump_ml.catalog.FAMILIES`.
+        problem: brings windows of readings.
+
+    Raises:
+        ConfigurationError: the family needs waveforms.
+    """
+    if family.inputs != "readings":
+        raise ConfigurationError(
+            f"family {family.name!r} learns from each sample's {family.inputs}, and problem {problem.name!r} brings "
+            "windows of readings only; expected families that learn from readings: leave it out, or take a problem "
+            f"with a {family.inputs} for each sample"
+        )
