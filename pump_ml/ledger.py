@@ -18,7 +18,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import JSON, Boolean, DateTime, Engine, Integer, String, create_engine, make_url, select, text
+from sqlalchemy import JSON, URL, Boolean, DateTime, Engine, Integer, String, create_engine, make_url, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
@@ -80,10 +80,30 @@ def engine(settings: Settings | None = None) -> Engine:
     Bounded in time unless the address itself says otherwise: 10 s to connect, half a minute for a peer that is gone.
     """
     url = make_url((settings or Settings.load()).ledger)
+    return create_engine(url, **_bounded(url))
+
+
+def _bounded(url: URL) -> dict[str, Any]:
     bounds = CONNECT.get(url.get_backend_name(), {})
-    return create_engine(
-        url, poolclass=NullPool, connect_args={name: bounds[name] for name in bounds if name not in url.query}
-    )
+    return {"poolclass": NullPool, "connect_args": {name: bounds[name] for name in bounds if name not in url.query}}
+
+
+def studies(settings: Settings | None = None) -> tuple[str, dict[str, Any]]:
+    """Where Optuna keeps its tables, beside the ledger's: address and options of its engine.
+
+    Both write a table ``alembic_version``. So in PostgreSQL they get the schema ``optuna``, which is made here (hold a
+    lock, such as ``tuning/studies``), and in SQLite the file ``ledger-tuning.db`` beside ``ledger.db``.
+    """
+    connections = engine(settings)
+    url = connections.url
+    if url.get_backend_name() == "postgresql":
+        with connections.begin() as connection:
+            connection.execute(text("CREATE SCHEMA IF NOT EXISTS optuna"))
+        url = url.update_query_dict({"options": f"{url.query.get('options', '')} -csearch_path=optuna".strip()})
+    else:
+        file = Path(str(url.database))
+        url = url.set(database=str(file.with_name(f"{file.stem}-tuning{file.suffix}")))
+    return url.render_as_string(hide_password=False), _bounded(url)
 
 
 @contextmanager

@@ -1,20 +1,18 @@
 """What the steps of a training run work on: data, split and problem by the plan's keys, and what a fit reports."""
 
-import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from pump_ml import catalog, figures, files, registry, snapshots
+from pump_ml import figures, files, registry, snapshots
 from pump_ml.errors import ConfigurationError
 from pump_ml.models import Predictor
 from pump_ml.problems import Problem
 from pump_ml.schema import ASSET, COMMISSIONING, RUN, Waveforms
-from pump_ml.settings import PACKAGE, Settings
+from pump_ml.settings import Settings
 from pump_ml.splits import Split
 from pump_ml.windows import Windows, make_windows
 
@@ -178,10 +176,3 @@ class Curves:
         for name, value, step in self.points:
             curves.setdefault(name, []).append((step, value))
         return figures.learning_curves(curves)
-
-
-def hyper_parameters(family: str, preset: str) -> tuple[Any, dict[str, Any]]:
-    """A family with the preset's hyper-parameters, and all of them for the record."""
-    presets = yaml.safe_load((PACKAGE / "conf" / "presets.yaml").read_text(encoding="utf-8"))
-    made = catalog.load("family", catalog.FAMILIES, family)(**presets[preset].get(family, {}))
-    return made, dataclasses.asdict(made)

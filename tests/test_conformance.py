@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 import yaml
 from conftest import whole_rows, windows_of
 
-from pump_ml import catalog
+from pump_ml import catalog, hyper, tuning
 from pump_ml.errors import DataError
 from pump_ml.models import Family, Predictor, load_predictor
 from pump_ml.problems import Problem, load_problem
@@ -173,6 +174,26 @@ def test_a_family_is_its_frozen_hyper_parameters_and_names_what_it_needs(fitted:
     field = dataclasses.fields(fitted.family)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(fitted.family, field, 1)
+
+
+@pytest.mark.parametrize("name", catalog.FAMILIES)
+def test_the_space_of_a_family_bounds_its_own_values_and_those_of_the_presets(name: str) -> None:
+    family = catalog.load("family", catalog.FAMILIES, name)
+    assert set(family.space) <= {field.name for field in dataclasses.fields(family)}
+    assert any(space.tuned for space in family.space.values())
+    for preset in catalog.PRESETS:
+        made = hyper.make(name, preset, {})
+        assert {n: getattr(made, n) for n, space in family.space.items() if getattr(made, n) not in space} == {}
+
+
+def test_a_family_fits_with_values_drawn_from_its_space(fitted: Fitted) -> None:
+    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3)).ask(
+        {name: tuning.distribution(space) for name, space in fitted.family.space.items() if space.tuned}
+    )
+    assert {name for name, value in drawn.params.items() if value not in fitted.family.space[name]} == set()
+    family = dataclasses.replace(fitted.family, **drawn.params)
+    made = family.fit(fitted.train, fitted.validation, fitted.problem, seed=7, watch=lambda *_: None)
+    assert len(made.predict(fitted.readings))
 
 
 def test_every_target_is_answered_within_its_range(fitted: Fitted) -> None:

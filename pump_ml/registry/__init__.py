@@ -20,6 +20,7 @@ from pump_ml.registry.runs import (
     log_points,
     log_values,
     open_parent,
+    trial_run,
 )
 from pump_ml.registry.versions import (
     MODEL,
@@ -66,4 +67,5 @@ __all__ = [
     "register",
     "registered",
     "signature",
+    "trial_run",
 ]

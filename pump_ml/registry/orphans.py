@@ -21,7 +21,7 @@ def close(client: MlflowClient, parent: str, status: str) -> int:
     A parent that has ended keeps its status, unless the run turned out well after all.
     """
     run = client.get_run(parent)
-    orphans = [below for below in _below(client, run) if below.info.status == RUNNING]
+    orphans = _running(client, run)
     for orphan in orphans:
         client.set_terminated(orphan.info.run_id, status="KILLED")
     if status == FINISHED or run.info.status == RUNNING:
@@ -87,6 +87,12 @@ def sign_of_life(run: Any) -> float:
     ended = run.info.end_time if run.info.status != "KILLED" else None  # by others, when it was dead
     times = (run.info.start_time or 0, ended or 0, metrics)
     return max(*(milliseconds / 1000 for milliseconds in times), float(run.data.tags.get(OPENED, 0)))
+
+
+def _running(client: MlflowClient, parent: Any) -> list[Any]:
+    """The open runs below a parent, and below those: trials stand under the tuning of their family."""
+    found = [below for below in _below(client, parent) if below.info.status == RUNNING]
+    return [run for below in found for run in (below, *_running(client, below))]
 
 
 def _below(client: MlflowClient, parent: Any) -> list[Any]:

@@ -78,6 +78,23 @@ def child_run(
             mlflow.end_run(status)
 
 
+@contextlib.contextmanager
+def trial_run(
+    client: "mlflow.MlflowClient", experiment_id: str, parent: str, key: str, name: str, tags: Mapping[str, str]
+) -> Iterator[str]:
+    """A run of one trial below its tuning run; it ends FINISHED, or FAILED when the block raises.
+
+    Its key is of this try alone, so it is made without a lock, and beside the active run.
+    """
+    run = client.create_run(experiment_id, run_name=name, tags={KEY: key, PARENT: parent, OPENED: _now(), **tags})
+    status = "FAILED"
+    try:
+        yield str(run.info.run_id)
+        status = FINISHED
+    finally:
+        client.set_terminated(run.info.run_id, status=status)
+
+
 def _opening(experiment_id: str) -> AbstractContextManager[None]:
     """One process at a time looks whether a run is there, and makes it."""
     return ledger.lock(f"mlflow/experiment/{experiment_id}")

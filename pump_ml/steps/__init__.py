@@ -1,7 +1,7 @@
 """What a DAG or a shell may ask for. Each step takes and returns small JSON; frames travel by key, never by value.
 
     plan_shards -> make_shard(…) -> fetch -> validate -> snapshot              a dataset
-    plan -> train(baseline) -> gate -> train(…) -> evaluate -> promote -> report    a training run
+    plan -> train(baseline) -> gate -> [tune(…)] -> train(…) -> evaluate -> promote -> report    a training run
 
 A step may be tried again at any time: it finds what an earlier try finished by its key, and does the rest. Heavy
 imports stand inside the functions.
@@ -11,6 +11,7 @@ from pump_ml.steps.common import Json, Progress, log_progress, step
 from pump_ml.steps.dataset import fetch, make_shard, plan_shards, snapshot, validate
 from pump_ml.steps.outcome import close, evaluate, promote, reconcile, report
 from pump_ml.steps.training import check_names, gate, plan, read_candidates, read_plan, train
+from pump_ml.steps.tuning import tune
 
 __all__ = [
     "Json",
@@ -32,5 +33,6 @@ __all__ = [
     "snapshot",
     "step",
     "train",
+    "tune",
     "validate",
 ]

@@ -1,5 +1,6 @@
 """A training run until its families are trained: plan -> train(baseline) -> gate -> train(…)."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -13,13 +14,21 @@ from pump_ml.settings import Settings, git_sha
 from pump_ml.steps.common import Json, Progress, log, log_progress, step
 
 
-def check_names(problem: str, families: Sequence[str], preset: str) -> None:
-    """Raise UnknownNameError for a name that does not exist, before anything long is started for it.
+def check_names(
+    problem: str, families: Sequence[str], preset: str, hyper: Mapping[str, Any] | None = None, trials: int = 0
+) -> None:
+    """Raise for a name that does not exist or a value out of its bounds, before anything long is started for it.
 
     Args:
         problem: a name of `pump_ml.catalog.PROBLEMS`, or the path of a YAML file, which is read.
         families: names of `pump_ml.catalog.FAMILIES`.
         preset: a name of `pump_ml.catalog.PRESETS`.
+        hyper: hyper-parameters that the run sets, family -> name -> value; see `pump_ml.hyper.check`.
+        trials: how often each family but the baseline is tuned.
+
+    Raises:
+        UnknownNameError: a name does not exist.
+        ConfigurationError: a value cannot be used.
     """
     from pump_ml.problems import load_problem
 
@@ -28,7 +37,16 @@ def check_names(problem: str, families: Sequence[str], preset: str) -> None:
             raise UnknownNameError("family", family, catalog.FAMILIES)
     if preset not in catalog.PRESETS:
         raise UnknownNameError("preset", preset, catalog.PRESETS)
+    if isinstance(trials, bool) or not isinstance(trials, int) or not 0 <= trials <= catalog.MOST_TRIALS:
+        raise ConfigurationError(f"trials = {trials!r}; expected 0, for no tuning, to {catalog.MOST_TRIALS}")
     load_problem(problem)
+    if hyper or trials:
+        from pump_ml import hyper as values
+
+        others = [family for family in families if family != "baseline"]
+        values.check(hyper or {}, ["baseline", *others])
+        for family in others if trials else ():
+            values.tuned_space(family, (hyper or {}).get(family, ()))
 
 
 @step
@@ -40,6 +58,8 @@ def plan(
     families: Sequence[str] = tuple(catalog.FAMILIES),
     preset: str = "standard",
     seed: int = 7,
+    hyper: Mapping[str, Mapping[str, Any]] | None = None,
+    trials: int = 0,
     tags: Mapping[str, str] | None = None,
 ) -> Json:
     """Settle what a training run does: data, split, families; and open its run in MLflow.
@@ -50,7 +70,9 @@ def plan(
         run_key: names the training run; the same key goes on with the same run.
         families: names of `pump_ml.catalog.FAMILIES`; the baseline always takes part.
         preset: a name of `pump_ml.catalog.PRESETS`.
-        seed: of the split and of every family.
+        seed: of the split, of every family and of the tuning.
+        hyper: hyper-parameters that this run sets, family -> name -> value; the others are the preset's.
+        trials: how often each family but the baseline is tried to tune its hyper-parameters; 0 for no tuning.
         tags: more tags of the MLflow run, such as the DAG's name.
 
     Returns:
@@ -58,11 +80,13 @@ def plan(
         and ``others`` (the families beside the baseline).
 
     Raises:
-        ConfigurationError: there is no snapshot, or the run was planned otherwise before.
-        UnknownNameError: a family, a preset or a problem does not exist.
+        ConfigurationError: there is no snapshot, a hyper-parameter is out of its bounds, a family does not fit the
+            problem, or the run was planned otherwise before.
+        UnknownNameError: a family, a preset, a problem or a hyper-parameter does not exist.
+        DataError: a target has no labels, or one class only; see `pump_ml.readiness`.
         LeakError: a label stands among the features, or an asset in two parts.
     """
-    from pump_ml import files, registry, snapshots, splits
+    from pump_ml import files, readiness, registry, snapshots, splits
     from pump_ml.problems import load_problem
 
     if not re.fullmatch(r"[\w./:+~-]+", run_key):
@@ -73,11 +97,14 @@ def plan(
             "with `publish`"
         )
     settings = Settings.load()
-    check_names(problem, families, preset)
+    check_names(problem, families, preset, hyper, trials)
     asked = load_problem(problem, settings)
     data = snapshots.load(settings.data, "snapshots", snapshot)
     asked.choose_features([s.name for s in data.telemetry.sensors], data.telemetry.labels)
+    for family in dict.fromkeys(("baseline", *families)):
+        readiness.check_inputs(catalog.load("family", catalog.FAMILIES, family), asked)
     split = splits.by_asset(data.telemetry.readings, asked.split, seed=seed)
+    readiness.check_labels(data.telemetry.readings, split, asked)
     policy = hashlib.sha256(asked.split.model_dump_json().encode()).hexdigest()[:8]
     split_key = f"{snapshot}-{policy}-s{seed}"
     files.write_once(settings.data / "splits" / f"{split_key}.json", split.to_json())
@@ -102,6 +129,8 @@ def plan(
         "run_key": run_key,
         "preset": preset,
         "seed": seed,
+        "hyper": {family: dict(values) for family, values in (hyper or {}).items()},
+        "trials": trials,
         "split": split_key,
         "experiment": experiment,
         "parent": parent,
@@ -110,10 +139,10 @@ def plan(
     }
     files.write_once(_plan_path(settings, run_key), settled)
     stored = read_plan(run_key)
-    for name in ("snapshot", "definition", "preset", "seed", "others"):
-        if stored[name] != settled[name]:
+    for name in ("snapshot", "definition", "preset", "seed", "hyper", "trials", "others"):
+        if stored.get(name) != settled[name]:  # a plan of an earlier version lacks some
             raise ConfigurationError(
-                f"training run {run_key!r} was planned with {name} = {stored[name]!r}, not {settled[name]!r}; take "
+                f"training run {run_key!r} was planned with {name} = {stored.get(name)!r}, not {settled[name]!r}; take "
                 "another name for another run"
             )
     return stored
@@ -138,19 +167,24 @@ def read_plan(run_key: str) -> Json:
 @step
 def read_candidates(plan: Mapping[str, Any]) -> list[Json]:
     """What `train` returned for each family of a training run so far, the baseline first."""
+    candidates: list[Json] = []
+    for family in ("baseline", *plan["others"]):
+        done = read_candidate(plan, family)
+        if done is None:
+            raise UnknownNameError(f"trained family of {plan['run_key']}", family, [c["family"] for c in candidates])
+        candidates.append(done)
+    return candidates
+
+
+def read_candidate(plan: Mapping[str, Any], family: str) -> Json | None:
+    """What `train` returned for one family; None as long as it is not trained."""
     from pump_ml import registry
     from pump_ml.work import Work
 
     client = registry.connect()
-    name = Work(plan).problem.model_name
-    candidates: list[Json] = []
-    for family in ("baseline", *plan["others"]):
-        run = registry.find_run(client, plan["experiment"], f"{plan['run_key']}/{family}")
-        done = registry.registered(client, name, run.info.run_id) if run else None
-        if done is None:
-            raise UnknownNameError(f"trained family of {plan['run_key']}", family, [c["family"] for c in candidates])
-        candidates.append(_candidate(*done))
-    return candidates
+    run = registry.find_run(client, plan["experiment"], f"{plan['run_key']}/{family}")
+    done = registry.registered(client, Work(plan).problem.model_name, run.info.run_id) if run else None
+    return done and _candidate(*done)
 
 
 def _candidate(version: str, tags: Mapping[str, str]) -> Json:
@@ -169,7 +203,7 @@ def _plan_path(settings: Settings, run_key: str) -> Any:
 def train(
     plan: Mapping[str, Any], family: str, tags: Mapping[str, str] | None = None, progress: Progress | None = None
 ) -> Json:
-    """Fit one family on the training assets and register the model.
+    """Fit one family on the training assets, with the hyper-parameters that tuning found best, and register the model.
 
     The commit point is the registered version, see `pump_ml.registry.register`: a try that finds one fits nothing and
     returns what belongs to it, also when a try that was taken for dead was faster.
@@ -183,20 +217,24 @@ def train(
     Returns:
         ``family``, ``run`` (MLflow run), ``version`` (registered), ``seconds`` of the fit, and ``validation``: each
         target's metric on the validation windows.
+
+    Raises:
+        ConfigurationError: the plan asks for trials, and `tune` has not tuned the family yet.
     """
-    from pump_ml import registry
+    from pump_ml import hyper, registry
     from pump_ml.evaluation import as_learnt, judge
-    from pump_ml.work import Curves, Work, hyper_parameters
+    from pump_ml.work import Curves, Work
 
     work = Work(plan)
     name = work.problem.model_name
-    hyper, parameters = hyper_parameters(family, plan["preset"])
     client, key = registry.connect(work.settings), f"{plan['run_key']}/{family}"
     earlier = registry.find_run(client, plan["experiment"], key)
     if earlier and (done := registry.registered(client, name, earlier.info.run_id)):
         log.info("%s was registered as version %s by an earlier try", family, done[0])
         registry.finish(client, earlier)
         return _candidate(*done)
+    learner = hyper.make(family, plan["preset"], plan["hyper"].get(family, {}) | _tuned(plan, family))
+    parameters = dataclasses.asdict(learner)
     with registry.child_run(
         client, plan["experiment"], plan["parent"], key, family,
         {**plan["tags"], "family": family, **(tags or {})},
@@ -215,7 +253,7 @@ def train(
             work.log_lineage(part)
         curves = Curves(f"train {family}", progress or log_progress())
         started = time.monotonic()
-        predictor = hyper.fit(learn, tune, work.problem, seed=plan["seed"], watch=curves.watch)
+        predictor = learner.fit(learn, tune, work.problem, seed=plan["seed"], watch=curves.watch)
         seconds = round(time.monotonic() - started, 1)
         if done := registry.registered(client, name, run):
             log.warning(
@@ -233,11 +271,27 @@ def train(
         model = registry.log_predictor(predictor, work.example())
         candidate = {"family": family, "run": run, "seconds": seconds, "validation": card.headline(work.problem)}
         labels = {"family": family, "run_key": plan["run_key"], "snapshot": plan["snapshot"], "git_sha": git_sha()}
+        labels["hyper"] = json.dumps(parameters)
         labels[registry.CANDIDATE] = json.dumps(candidate)  # with the version, so that a retry finds what belongs to it
         settled = _candidate(*registry.register(client, name, model, run, labels))
     log.info("%s learnt in %.1f s and is version %s; validation: %s", family, seconds, settled["version"],
              settled["validation"])  # fmt: skip
     return settled
+
+
+def _tuned(plan: Mapping[str, Any], family: str) -> Json:
+    """The hyper-parameters that `tune` found best; none where nothing is tuned."""
+    if not plan["trials"] or family == "baseline":
+        return {}
+    from pump_ml.tuning import Study
+
+    best = Study(plan, family).best
+    if best is None:
+        raise ConfigurationError(
+            f"{family} of training run {plan['run_key']!r} is to be tuned in {plan['trials']} trials, and none is "
+            "complete; expected `tune` before `train`"
+        )
+    return best.hyper
 
 
 @step
