@@ -2,12 +2,14 @@
 
 from datetime import timedelta
 
-from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk import Asset, CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from pump_ml.errors import PumpMLError
 
 DATASET = Asset(name="dataset", uri="x-pump-ml://snapshots/dataset")
+# Mondays; the first one comes when its time comes, not when the DAG is first seen.
+WEEKLY = CronTriggerTimetable("0 3 * * 1", timezone="UTC", run_immediately=timedelta(0))
 # pump_ml's own errors don't heal: bad data stay bad. A lost connection or a killed process is worth a retry.
 HOPELESS = RetryRule(exception=PumpMLError, action=RetryAction.FAIL)
 DAG = {
@@ -31,8 +33,9 @@ LEARN = {"quick": timedelta(hours=1), "standard": timedelta(hours=6), "full": ti
 
 
 def limit_by_preset(context) -> None:
-    """How long a model may learn; Airflow reads a task's timeout after this."""
-    context["task"].execution_timeout = LEARN[context["params"]["preset"]]
+    """How long a model, and each of its trials, may learn; Airflow reads a task's timeout after this."""
+    asked = context["params"]
+    context["task"].execution_timeout = LEARN[asked["preset"]] * (1 + asked["trials"])
 
 
 # Each kind of heavy work has a pool, which bounds how many run at once, and a queue of the same name, which workers of

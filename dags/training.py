@@ -1,15 +1,11 @@
 """Train every family on one snapshot, in parallel behind the baseline; judge them; crown the best as champion."""
 
-from datetime import timedelta
-
-from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, TriggerRule, dag, task
-from common import DAG, DATASET, LAST, TRAINING, run_key, tags
+from airflow.sdk import AssetOrTimeSchedule, Param, TriggerRule, dag, task
+from common import DAG, DATASET, LAST, TRAINING, WEEKLY, run_key, tags
 
 from pump_ml import catalog, steps
 
 FAMILIES = list(catalog.FAMILIES)
-# Mondays; the first one comes when its time comes, not when the DAG is first seen.
-WEEKLY = CronTriggerTimetable("0 3 * * 1", timezone="UTC", run_immediately=timedelta(0))
 
 
 @dag(
@@ -23,6 +19,8 @@ WEEKLY = CronTriggerTimetable("0 3 * * 1", timezone="UTC", run_immediately=timed
         "families": Param(FAMILIES, type="array", items={"type": "string", "enum": FAMILIES}, uniqueItems=True,
                           examples=FAMILIES, description="The baseline always takes part.", section="Models"),
         "preset": Param("standard", enum=list(catalog.PRESETS), description="How long they learn.", section="Models"),
+        "hyper": Param({}, type="object", description='Such as {"xgb": {"depth": 6}}.', section="Models"),
+        "trials": Param(0, type="integer", minimum=0, description="Tune each family first; 0: no.", section="Models"),
     },
     doc_md=__doc__,
 )  # fmt: skip
@@ -32,9 +30,10 @@ def training():
         # What started this run; on a schedule or by hand the newest there is.
         published = [*inlet_events[DATASET][-1:], *triggering_asset_events.get(DATASET, [])]
         event = published[-1].extra if published else {}
+        asked = {name: params[name] for name in ("families", "preset", "seed", "hyper", "trials")}
         return steps.plan(
             params["snapshot"] or event.get("snapshot"), params["problem"] or event.get("problem", "diagnosis"),
-            run_key(ti), families=params["families"], preset=params["preset"], seed=params["seed"], tags=tags(ti),
+            run_key(ti), tags=tags(ti), **asked,
         )  # fmt: skip
 
     @task(**TRAINING)
@@ -49,7 +48,9 @@ def training():
 
     @task(**TRAINING, map_index_template="{{ task.op_kwargs['family'] }}")
     def train(family: str, ti=None) -> dict:
-        return steps.train(steps.read_plan(run_key(ti)), family, tags(ti))
+        settled = steps.read_plan(run_key(ti))
+        steps.tune(settled, family, tags(ti))  # nothing where trials = 0
+        return steps.train(settled, family, tags(ti))
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)  # the baseline alone may take part
     def evaluate(ti=None) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,11 @@ OwnProblem = Annotated[
 ]
 Preset = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.PRESETS)}: how long they learn.")]
 Families = Annotated[list[str], typer.Option("--family", help=f"Of {', '.join(catalog.FAMILIES)}; repeat it for more.")]
+Hyper = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="FAMILY.NAME=VALUE, a hyper-parameter such as xgb.depth=6; repeat it for more."),
+]
+Trials = Annotated[int, typer.Option(help="Trials that tune each family but the baseline; 0 for no tuning.")]
 RunKey = Annotated[str | None, typer.Option("--run", help="Name of the training run; a known one is taken up again.")]
 
 StackFolder = Annotated[Path, typer.Option("--folder", help="Where docker-compose.yaml is; unset, here.")]
@@ -73,17 +79,55 @@ def train(
     family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
     preset: Preset = "standard",
     seed: Seed = 7,
+    hyper: Hyper = None,
+    trials: Trials = 0,
     run: RunKey = None,
 ) -> None:
     """Train families on a snapshot behind the baseline's gate; prints the candidates.
 
-    Example: pump-ml train --snapshot v2-1a2b3c --family xgb --family cnn1d
+    Example: pump-ml train --snapshot v2-1a2b3c --family xgb --family cnn1d --set xgb.depth=6 --set cnn1d.epochs=20
     """
+    values = _hyper(hyper)
     run = run or _new_run()
     with _closing(run):
-        trained = _train(snapshot, problem, family, preset, seed, run)
+        trained = _train(snapshot, problem, family, preset, seed, values, trials, run)
     steps.close(run, "FINISHED")
     _show(trained)
+
+
+@app.command()
+def tune(
+    snapshot: Annotated[str, typer.Option(help="Key that `pump-ml dataset` printed.")],
+    problem: Problem = "diagnosis",
+    family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each family but the baseline.")] = 20,
+    timeout_minutes: Annotated[
+        float | None, typer.Option(min=0.0, help="No trial of a family is started after it; unset, no limit.")
+    ] = None,
+    preset: Preset = "standard",
+    seed: Seed = 7,
+    hyper: Hyper = None,
+    run: RunKey = None,
+) -> None:
+    """Tune families on the validation assets behind the baseline's gate; prints the best hyper-parameters.
+
+    Run again with the same --run it goes on. `pump-ml train` with the same options and --run trains with the best.
+
+    Example: pump-ml tune --snapshot v2-1a2b3c --family xgb --trials 20 --timeout-minutes 30
+    """
+    values = _hyper(hyper)
+    run = run or _new_run()
+    with _closing(run):
+        plan = steps.plan(
+            snapshot, problem, run, families=family, preset=preset, seed=seed, hyper=values, trials=trials
+        )
+        with _bars() as progress:
+            steps.gate(plan, steps.train(plan, "baseline", progress=progress))
+            tuned = [
+                steps.tune(plan, each, progress=progress, timeout_minutes=timeout_minutes) for each in plan["others"]
+            ]
+    steps.close(run, "FINISHED")
+    _show({"run": run, "tuned": tuned})
 
 
 @app.command()
@@ -111,6 +155,8 @@ def run_all(
     family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
     preset: Preset = "standard",
     seed: Seed = 7,
+    hyper: Hyper = None,
+    trials: Trials = 0,
     run: RunKey = None,
 ) -> None:
     """Do all of it without Airflow: dataset, training, evaluation, promotion.
@@ -118,11 +164,12 @@ def run_all(
     Example: pump-ml run --source files --mapping cmapss_fd001 --path cmapss_FD001.tar.gz --problem rul
     """
     problem = problem or catalog.DATASETS.get(dataset, "diagnosis")
-    steps.check_names(problem, family, preset)
+    values = _hyper(hyper)
+    steps.check_names(problem, family, preset, values, trials)
     made = _dataset(source, _simulated(dataset, pumps, samples, days, shards, seed), mapping, path)
     run = run or _new_run()
     with _closing(run):
-        _train(made["snapshot"], problem, family, preset, seed, run)
+        _train(made["snapshot"], problem, family, preset, seed, values, trials, run)
         report = _evaluate(run)
     _scoreboard(report)
 
@@ -213,6 +260,8 @@ def local_run(
     family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
     preset: Preset = "standard",
     seed: Seed = 7,
+    hyper: Hyper = None,
+    trials: Trials = 0,
 ) -> None:
     """Do all of it in Airflow: start the components, run both DAGs, show the scoreboard, stop what was started.
 
@@ -221,12 +270,14 @@ def local_run(
     from pump_ml.local.commands import run
 
     problem = problem or catalog.DATASETS.get(dataset, "diagnosis")
-    steps.check_names(problem, family, preset)
+    values = _hyper(hyper)
+    steps.check_names(problem, family, preset, values, trials)
     simulated = _simulated(dataset, pumps, samples, days, shards, seed)
     _check_source(source, simulated, mapping, path)
     where = {"mapping": mapping, "path": path and str(Path(path).resolve())}
     data = {"source": source, **simulated, "problem": problem, "publish": False, **where}
-    _scoreboard(run(data, {"problem": problem, "families": family, "preset": preset, "seed": seed}))
+    learning = {"families": family, "preset": preset, "hyper": values, "trials": trials}
+    _scoreboard(run(data, {"problem": problem, "seed": seed, **learning}))
 
 
 @local.command()
@@ -312,12 +363,42 @@ def _closing(run: str) -> Iterator[None]:
         raise
 
 
-def _train(snapshot: str, problem: str, families: list[str], preset: str, seed: int, run: str) -> dict[str, Any]:
-    plan = steps.plan(snapshot, problem, run, families=families, preset=preset, seed=seed)
+def _hyper(words: list[str] | None) -> dict[str, dict[str, Any]]:
+    """What ``--set`` says: family -> name -> value; steps check it.
+
+    Raises:
+        ConfigurationError: a word is not of the form FAMILY.NAME=VALUE.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    for word in words or ():
+        named = re.fullmatch(r"([^.=]+)\.([^.=]+)=(.+)", word)
+        if named is None:
+            raise ConfigurationError(f"--set {word}; expected FAMILY.NAME=VALUE, such as xgb.depth=6")
+        family, name, value = named.groups()
+        try:
+            values.setdefault(family, {})[name] = json.loads(value)
+        except json.JSONDecodeError:
+            values.setdefault(family, {})[name] = value
+    return values
+
+
+def _train(
+    snapshot: str,
+    problem: str,
+    families: list[str],
+    preset: str,
+    seed: int,
+    hyper: dict[str, dict[str, Any]],
+    trials: int,
+    run: str,
+) -> dict[str, Any]:
+    plan = steps.plan(snapshot, problem, run, families=families, preset=preset, seed=seed, hyper=hyper, trials=trials)
     with _bars() as progress:
         candidates = [steps.train(plan, "baseline", progress=progress)]
         steps.gate(plan, candidates[0])
-        candidates += [steps.train(plan, family, progress=progress) for family in plan["others"]]
+        for family in plan["others"]:
+            steps.tune(plan, family, progress=progress)
+            candidates.append(steps.train(plan, family, progress=progress))
     return {"run": run, "candidates": candidates}
 
 

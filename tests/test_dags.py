@@ -52,10 +52,10 @@ def policy(task):
     raised = {"ours": SnapshotError("x"), "timeout": AirflowTaskTimeout("x"), "lost": ConnectionError("x")}
     return {name: task.retry_policy.evaluate(error, 1, 3).action.value for name, error in raised.items()}
 
-def limit(preset):
+def limit(preset, trials=0):
     from common import TRAINING
     task = types.SimpleNamespace(execution_timeout=None)
-    TRAINING["pre_execute"]({"task": task, "params": {"preset": preset}})
+    TRAINING["pre_execute"]({"task": task, "params": {"preset": preset, "trials": trials}})
     return task.execution_timeout.total_seconds()
 
 def parse():
@@ -82,6 +82,7 @@ print("FACTS" + json.dumps({
     "pools": {name: [task.pool, task.queue] for name, task in tasks.items()},
     "policies": {name: policy(task) for name, task in tasks.items()},
     "learning": {preset: limit(preset) for preset in PRESETS},
+    "tuning": limit("quick", trials=5),
     "downstream": {name: sorted(task.downstream_task_ids) for name, task in tasks.items()},
     "stable": one == other,
     "answers": answers,
@@ -119,6 +120,9 @@ REFUSED: list[tuple[str, str, Any]] = [
     ("training", "families", ["forest"]),
     ("training", "families", ["xgb", "xgb"]),
     ("training", "families", "xgb"),
+    ("training", "hyper", "xgb.depth=6"),
+    ("training", "trials", -1),
+    ("training", "trials", 2.5),
     ("upkeep", "quiet_minutes", 0),
 ]
 ACCEPTED: list[tuple[str, str, Any]] = [
@@ -131,6 +135,8 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("training", "families", []),
     ("training", "preset", "quick"),
     ("training", "snapshot", "v2-1a2b3c"),
+    ("training", "hyper", {"xgb": {"depth": 6}}),
+    ("training", "trials", 20),
     ("upkeep", "stale_hours", 48),
 ]
 
@@ -207,6 +213,7 @@ def test_what_does_not_heal_is_not_tried_again(facts: dict[str, Any]) -> None:
 def test_no_task_runs_for_ever(facts: dict[str, Any]) -> None:
     assert {name: limit for name, limit in facts["limits"].items() if not 0 < limit <= 24 * 3600} == {}
     assert facts["learning"] == {"quick": 3600.0, "standard": 6 * 3600.0, "full": 24 * 3600.0}
+    assert facts["tuning"] == 6 * 3600.0
 
 
 def test_heavy_tasks_run_in_pools_that_the_setup_makes_and_in_queues_of_the_same_name(facts: dict[str, Any]) -> None:
