@@ -16,8 +16,8 @@ FAMILIES = list(catalog.FAMILIES)
         "snapshot": Param(None, type=["null", "string"], description="Key; empty: newest published.", section="Data"),
         "problem": Param(None, type=["null", "string"], description="Name or YAML; empty: its own.", section="Data"),
         "seed": Param(7, type="integer", minimum=0, description="Of the split and of the models.", section="Data"),
-        "families": Param(FAMILIES, type="array", items={"type": "string", "enum": FAMILIES}, uniqueItems=True,
-                          examples=FAMILIES, description="The baseline always takes part.", section="Models"),
+        "families": Param(None, type=["null", "array"], items={"type": "string", "enum": FAMILIES}, uniqueItems=True,
+                          examples=FAMILIES, description="Empty: all that fit the data.", section="Models"),
         "preset": Param("standard", enum=list(catalog.PRESETS), description="How long they learn.", section="Models"),
         "hyper": Param({}, type="object", description='Such as {"xgb": {"depth": 6}}.', section="Models"),
         "trials": Param(0, type="integer", minimum=0, description="Tune each family first; 0: no.", section="Models"),
@@ -30,10 +30,9 @@ def training():
         # What started this run; on a schedule or by hand the newest there is.
         published = [*inlet_events[DATASET][-1:], *triggering_asset_events.get(DATASET, [])]
         event = published[-1].extra if published else {}
-        asked = {name: params[name] for name in ("families", "preset", "seed", "hyper", "trials")}
         return steps.plan(
             params["snapshot"] or event.get("snapshot"), params["problem"] or event.get("problem", "diagnosis"),
-            run_key(ti), tags=tags(ti), **asked,
+            run_key(ti), tags=tags(ti), **{n: params[n] for n in ("families", "preset", "seed", "hyper", "trials")},
         )  # fmt: skip
 
     @task(**TRAINING)

@@ -40,7 +40,12 @@ OwnProblem = Annotated[
     str | None, typer.Option("--problem", help=f"{', '.join(catalog.PROBLEMS)}, or a YAML; unset, the dataset's own.")
 ]
 Preset = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.PRESETS)}: how long they learn.")]
-Families = Annotated[list[str], typer.Option("--family", help=f"Of {', '.join(catalog.FAMILIES)}; repeat it for more.")]
+Families = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--family", help=f"Of {', '.join(catalog.FAMILIES)}; repeat it for more; unset, all that fit the data."
+    ),
+]
 Hyper = Annotated[
     list[str] | None,
     typer.Option("--set", help="FAMILY.NAME=VALUE, a hyper-parameter such as xgb.depth=6; repeat it for more."),
@@ -76,7 +81,7 @@ def dataset(
 def train(
     snapshot: Annotated[str, typer.Option(help="Key that `pump-ml dataset` printed.")],
     problem: Problem = "diagnosis",
-    family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
+    family: Families = None,
     preset: Preset = "standard",
     seed: Seed = 7,
     hyper: Hyper = None,
@@ -99,7 +104,7 @@ def train(
 def tune(
     snapshot: Annotated[str, typer.Option(help="Key that `pump-ml dataset` printed.")],
     problem: Problem = "diagnosis",
-    family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
+    family: Families = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each family but the baseline.")] = 20,
     timeout_minutes: Annotated[
         float | None, typer.Option(min=0.0, help="No trial of a family is started after it; unset, no limit.")
@@ -152,7 +157,7 @@ def run_all(
     mapping: Mapping = None,
     path: DataPath = None,
     problem: OwnProblem = None,
-    family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
+    family: Families = None,
     preset: Preset = "standard",
     seed: Seed = 7,
     hyper: Hyper = None,
@@ -257,7 +262,7 @@ def local_run(
     mapping: Mapping = None,
     path: DataPath = None,
     problem: OwnProblem = None,
-    family: Families = list(catalog.FAMILIES),  # noqa: B006 - typer copies it
+    family: Families = None,
     preset: Preset = "standard",
     seed: Seed = 7,
     hyper: Hyper = None,
@@ -385,7 +390,7 @@ def _hyper(words: list[str] | None) -> dict[str, dict[str, Any]]:
 def _train(
     snapshot: str,
     problem: str,
-    families: list[str],
+    families: list[str] | None,
     preset: str,
     seed: int,
     hyper: dict[str, dict[str, Any]],

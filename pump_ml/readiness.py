@@ -7,6 +7,7 @@ import pandas as pd
 from pump_ml.errors import ConfigurationError, DataError
 from pump_ml.problems import Problem
 from pump_ml.schema import ASSET, COMMISSIONING
+from pump_ml.snapshots import Snapshot
 from pump_ml.splits import Split
 
 
@@ -45,19 +46,15 @@ def check_labels(readings: pd.DataFrame, split: Split, problem: Problem) -> None
                 )
 
 
-def check_inputs(family: Any, problem: Problem) -> None:
-    """Refuse a family that learns from what the problem does not bring.
+def fits(family: Any, snapshot: Snapshot) -> bool:
+    """Whether the data bring what a family learns from: readings always, waveforms sometimes."""
+    return family.inputs == "readings" or snapshot.manifest.get("waveforms") is not None
 
-    Args:
-        family: a class of `pump_ml.catalog.FAMILIES`.
-        problem: brings windows of readings.
 
-    Raises:
-        ConfigurationError: the family needs waveforms.
-    """
-    if family.inputs != "readings":
+def check_inputs(family: Any, snapshot: Snapshot) -> None:
+    """Raise ConfigurationError for a family that learns from what the data do not bring."""
+    if not fits(family, snapshot):
         raise ConfigurationError(
-            f"family {family.name!r} learns from each sample's {family.inputs}, and problem {problem.name!r} brings "
-            "windows of readings only; expected families that learn from readings: leave it out, or take a problem "
-            f"with a {family.inputs} for each sample"
+            f"family {family.name!r} learns from each window's {family.inputs}, and snapshot {snapshot.key!r} has "
+            f"readings only; expected data with waveforms: leave {family.name} out, or take a dataset that has them"
         )

@@ -133,6 +133,7 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("dataset", "shards", 1000),
     ("dataset", "source", "files"),
     ("training", "families", []),
+    ("training", "families", None),
     ("training", "preset", "quick"),
     ("training", "snapshot", "v2-1a2b3c"),
     ("training", "hyper", {"xgb": {"depth": 6}}),

@@ -1,16 +1,13 @@
 """What a run may set, and what is looked at before anything is trained: wrong values and labels are told at once."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 import pytest
 from conftest import Trained
 
-from pump_ml import catalog, hyper, readiness, registry, steps
+from pump_ml import hyper, readiness, registry, steps
 from pump_ml.errors import ConfigurationError, DataError, UnknownNameError
-from pump_ml.models.baseline import Baseline
 from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem
 from pump_ml.schema import Telemetry
@@ -150,19 +147,14 @@ def test_a_target_without_a_column_is_refused(fleet: Telemetry, diagnosis: Probl
 # Inputs
 
 
-@dataclass(frozen=True)
-class Listener(Baseline):
-    """A family that learns from waveforms."""
-
-    name: ClassVar[str] = "listener"
-    inputs: ClassVar[Any] = "waveform"
-    space: ClassVar[Mapping[str, Range | Choice]] = {}
-
-
-def test_a_family_of_waveforms_does_not_fit_a_problem_of_readings(
-    crowned: Trained, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(catalog.FAMILIES, "listener", "test_hyper:Listener")  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="'listener' learns from each sample's waveform, and problem 'diag"):
-        steps.plan(crowned.stored["snapshot"], "diagnosis", "t/1", families=("xgb", "listener"))
+def test_a_family_of_waveforms_does_not_fit_a_snapshot_of_readings(crowned: Trained) -> None:
+    with pytest.raises(ConfigurationError, match="'cnn2d' learns from each window's waveform, and snapshot 'v2-"):
+        steps.plan(crowned.stored["snapshot"], "diagnosis", "t/1", families=("xgb", "cnn2d"))
     assert registry.parents(registry.connect(), "t/1") == []
+
+
+def test_all_families_that_fit_take_part_where_none_is_named(crowned: Trained) -> None:
+    plan = steps.plan(crowned.stored["snapshot"], "diagnosis", "t/1", preset="quick")
+    assert plan["others"] == ["xgb", "cnn1d", "gru"]
+    with pytest.raises(ConfigurationError, match="of cnn2d are set, which takes no part"):
+        steps.plan(crowned.stored["snapshot"], "diagnosis", "t/2", hyper={"cnn2d": {"bands": 32}})

@@ -15,13 +15,13 @@ from pump_ml.steps.common import Json, Progress, log, log_progress, step
 
 
 def check_names(
-    problem: str, families: Sequence[str], preset: str, hyper: Mapping[str, Any] | None = None, trials: int = 0
+    problem: str, families: Sequence[str] | None, preset: str, hyper: Mapping[str, Any] | None = None, trials: int = 0
 ) -> None:
     """Raise for a name that does not exist or a value out of its bounds, before anything long is started for it.
 
     Args:
         problem: a name of `pump_ml.catalog.PROBLEMS`, or the path of a YAML file, which is read.
-        families: names of `pump_ml.catalog.FAMILIES`.
+        families: names of `pump_ml.catalog.FAMILIES`; None for all that fit the data.
         preset: a name of `pump_ml.catalog.PRESETS`.
         hyper: hyper-parameters that the run sets, family -> name -> value; see `pump_ml.hyper.check`.
         trials: how often each family but the baseline is tuned.
@@ -32,6 +32,7 @@ def check_names(
     """
     from pump_ml.problems import load_problem
 
+    families = list(catalog.FAMILIES) if families is None else families
     for family in families:
         if family not in catalog.FAMILIES:
             raise UnknownNameError("family", family, catalog.FAMILIES)
@@ -55,7 +56,7 @@ def plan(
     problem: str,
     run_key: str,
     *,
-    families: Sequence[str] = tuple(catalog.FAMILIES),
+    families: Sequence[str] | None = None,
     preset: str = "standard",
     seed: int = 7,
     hyper: Mapping[str, Mapping[str, Any]] | None = None,
@@ -68,7 +69,7 @@ def plan(
         snapshot: key of the snapshot that all families learn from; None when a DAG found none that was published.
         problem: a name of `pump_ml.catalog.PROBLEMS`, or the path of a YAML file.
         run_key: names the training run; the same key goes on with the same run.
-        families: names of `pump_ml.catalog.FAMILIES`; the baseline always takes part.
+        families: names of `pump_ml.catalog.FAMILIES`, None for all that fit the data; the baseline always takes part.
         preset: a name of `pump_ml.catalog.PRESETS`.
         seed: of the split, of every family and of the tuning.
         hyper: hyper-parameters that this run sets, family -> name -> value; the others are the preset's.
@@ -101,8 +102,13 @@ def plan(
     asked = load_problem(problem, settings)
     data = snapshots.load(settings.data, "snapshots", snapshot)
     asked.choose_features([s.name for s in data.telemetry.sensors], data.telemetry.labels)
-    for family in dict.fromkeys(("baseline", *families)):
-        readiness.check_inputs(catalog.load("family", catalog.FAMILIES, family), asked)
+    listed = catalog.FAMILIES if families is None else families
+    classes = {name: catalog.load("family", catalog.FAMILIES, name) for name in listed}
+    if families is None:
+        families = [name for name, family in classes.items() if readiness.fits(family, data)]
+        check_names(problem, families, preset, hyper, trials)  # nothing is set for one that does not fit
+    for name in families:
+        readiness.check_inputs(classes[name], data)
     split = splits.by_asset(data.telemetry.readings, asked.split, seed=seed)
     readiness.check_labels(data.telemetry.readings, split, asked)
     policy = hashlib.sha256(asked.split.model_dump_json().encode()).hexdigest()[:8]
@@ -242,7 +248,7 @@ def train(
         if work.settings.mlflow_ui:
             page = f"{work.settings.mlflow_ui}/#/experiments/{plan['experiment']}/runs/{run}"
             log.info("MLflow: %s?workflowType=machine_learning", page)
-        learn, tune = work.windows("train"), work.windows("validation")
+        learn, tune = (work.windows(part, learner.inputs) for part in ("train", "validation"))
         registry.log_parameters(
             client,
             run,

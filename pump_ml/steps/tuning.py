@@ -106,7 +106,7 @@ class _Attempts:
 
         self.plan, self.problem, self.family, self.study = plan, work.problem, family, study
         self.progress = progress
-        self.train, self.validation = work.windows("train"), work.windows("validation")
+        self.train, self.validation = (work.windows(part, study.first.inputs) for part in ("train", "validation"))
         self.truth = self.validation.rows.join(as_learnt(self.validation.labels, work.problem))
         self.allowed = _allowed(plan, work.problem)
 
