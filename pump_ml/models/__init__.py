@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem, Target
 from pump_ml.schema import ASSET, COMMISSIONING, KEYS, Sensor, Waveforms
 from pump_ml.windows import Windows, make_windows
+
+if TYPE_CHECKING:
+    from pump_ml.models.checkpoint import Checkpoint
 
 Array = NDArray[np.float64]
 Answers = dict[str, Array]
@@ -45,8 +48,20 @@ class Family(Protocol):
     space: ClassVar[Mapping[str, Range | Choice]]
     """What a run may set, and within which bounds; and what tuning tries."""
 
-    def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> "Predictor":
-        """Learn from `train`; `validation` may stop the learning but is never learnt from."""
+    def fit(
+        self,
+        train: Windows,
+        validation: Windows,
+        problem: Problem,
+        *,
+        seed: int,
+        watch: Watch,
+        checkpoint: "Checkpoint | None" = None,
+    ) -> "Predictor":
+        """Learn from `train`; `validation` may stop the learning but is never learnt from.
+
+        What takes long is kept at `checkpoint`, so that another try goes on from there.
+        """
         ...
 
 

@@ -1,6 +1,5 @@
 """The baseline that deep learning has to beat: for each target, the better of a forest and a linear model.
 
-
 Forests of extremely randomised trees (scikit-learn) on window statistics learn curved and joint effects, and answer
 within what they saw. Linear models with shrinkage on intervals of the window (`pump_ml.models.linear`) add up effects,
 and so answer combinations that training lacks. The validation windows say which of the two a target needs.
@@ -10,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,9 @@ from pump_ml.models.linear import Columns, LinearModel, fit_linear
 from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem, Target
 from pump_ml.windows import Windows
+
+if TYPE_CHECKING:
+    from pump_ml.models.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +146,18 @@ class Baseline:
         "share": Range(0.1, 1.0),
     }
 
-    def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
+    def fit(
+        self,
+        train: Windows,
+        validation: Windows,
+        problem: Problem,
+        *,
+        seed: int,
+        watch: Watch,
+        checkpoint: "Checkpoint | None" = None,
+    ) -> Predictor:
         """Learn both rungs of each target from `train`, and keep the one that is better on `validation`."""
+        del checkpoint  # seconds
         from pump_ml.evaluation import naive_answers  # which does not travel with a model
 
         statistics = Statistics.fit(train, problem)

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -47,7 +48,7 @@ class Checkpoint:
             with np.load(io.BytesIO(files.read_bytes(self.path)), allow_pickle=False) as found:
                 arrays = dict(found)
             state = json.loads(arrays.pop(STATE).tobytes())
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             log.warning("%s cannot be read (%s): the training begins anew", self.path, error)
             return None
         if state.pop("fingerprint") != self.fingerprint:

@@ -293,15 +293,12 @@ class _Trainer:
         """Write the checkpoint of an epoch."""
         if self.checkpoint is None:
             return
-        arrays = {
-            kind: values
-            for kind, found in (
-                ("weights", [each.numpy() for each in self.network.variables]),
-                ("optimizer", [each.numpy() for each in self.optimizer.variables]),
-                ("best", self.stop.best_weights),
-            )
-            for kind, values in ((f"{kind}{number}", each) for number, each in enumerate(found))
+        kept = {
+            "weights": [each.numpy() for each in self.network.variables],
+            "optimizer": [each.numpy() for each in self.optimizer.variables],
+            "best": self.stop.best_weights,
         }
+        arrays = {f"{kind}{number}": each for kind, found in kept.items() for number, each in enumerate(found)}
         state = {
             "epoch": epoch,
             "stop": {name: _plain(getattr(self.stop, name)) for name in ("best", "wait", "best_epoch")},

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import xgboost
@@ -13,6 +13,9 @@ from pump_ml.models.features import Statistics
 from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem, Target
 from pump_ml.windows import Windows
+
+if TYPE_CHECKING:
+    from pump_ml.models.checkpoint import Checkpoint
 
 
 class XgbPredictor(Predictor):
@@ -88,8 +91,18 @@ class Xgb:
         "jobs": Range(1, 64, tuned=False),
     }
 
-    def fit(self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch) -> Predictor:
+    def fit(
+        self,
+        train: Windows,
+        validation: Windows,
+        problem: Problem,
+        *,
+        seed: int,
+        watch: Watch,
+        checkpoint: "Checkpoint | None" = None,
+    ) -> Predictor:
         """Learn one booster a target."""
+        del checkpoint  # trees take seconds
         boosters: dict[str, xgboost.Booster] = {}
         statistics = Statistics.fit(train, problem)
         (x, names), (x_validation, _) = statistics.transform(train), statistics.transform(validation)

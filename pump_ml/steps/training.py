@@ -6,12 +6,16 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pump_ml import catalog
 from pump_ml.errors import ConfigurationError, GateError, UnknownNameError
 from pump_ml.settings import Settings, git_sha
 from pump_ml.steps.common import Json, Progress, log, log_progress, step
+
+if TYPE_CHECKING:
+    from pump_ml.models.checkpoint import Checkpoint
+    from pump_ml.work import Work
 
 
 def check_names(
@@ -201,8 +205,13 @@ def _candidate(version: str, tags: Mapping[str, str]) -> Json:
 
 
 def _plan_path(settings: Settings, run_key: str) -> Any:
+    return settings.data / "plans" / f"{_readable(run_key)}.json"
+
+
+def _readable(run_key: str) -> str:
+    """A name for files that tells the training run, and is that of no other."""
     readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", run_key)
-    return settings.data / "plans" / f"{readable}-{hashlib.sha256(run_key.encode()).hexdigest()[:8]}.json"
+    return f"{readable}-{hashlib.sha256(run_key.encode()).hexdigest()[:8]}"
 
 
 @step
@@ -212,7 +221,8 @@ def train(
     """Fit one family on the training assets, with the hyper-parameters that tuning found best, and register the model.
 
     The commit point is the registered version, see `pump_ml.registry.register`: a try that finds one fits nothing and
-    returns what belongs to it, also when a try that was taken for dead was faster.
+    returns what belongs to it, also when a try that was taken for dead was faster. Until then a network's checkpoint
+    lies below the data root, and a try goes on from the epoch that the one before it finished.
 
     Args:
         plan: what `plan` returned.
@@ -259,7 +269,8 @@ def train(
             work.log_lineage(part)
         curves = Curves(f"train {family}", progress or log_progress())
         started = time.monotonic()
-        predictor = learner.fit(learn, tune, work.problem, seed=plan["seed"], watch=curves.watch)
+        checkpoint = _checkpoint(work, family, parameters)
+        predictor = learner.fit(learn, tune, work.problem, seed=plan["seed"], watch=curves.watch, checkpoint=checkpoint)
         seconds = round(time.monotonic() - started, 1)
         if done := registry.registered(client, name, run):
             log.warning(
@@ -280,9 +291,21 @@ def train(
         labels["hyper"] = json.dumps(parameters)
         labels[registry.CANDIDATE] = json.dumps(candidate)  # with the version, so that a retry finds what belongs to it
         settled = _candidate(*registry.register(client, name, model, run, labels))
+    checkpoint.remove()
     log.info("%s learnt in %.1f s and is version %s; validation: %s", family, seconds, settled["version"],
              settled["validation"])  # fmt: skip
     return settled
+
+
+def _checkpoint(work: "Work", family: str, parameters: Json) -> "Checkpoint":
+    """Where a family's training is kept until its version is registered."""
+    from pump_ml.models.checkpoint import Checkpoint
+
+    plan = work.plan
+    settled = {name: plan[name] for name in ("definition", "snapshot", "split", "seed")}
+    told = json.dumps([family, parameters, settled, git_sha()], sort_keys=True)
+    path = work.settings.data / "checkpoints" / _readable(plan["run_key"]) / f"{family}.npz"
+    return Checkpoint(path, hashlib.sha256(told.encode()).hexdigest())
 
 
 def _tuned(plan: Mapping[str, Any], family: str) -> Json:
