@@ -47,10 +47,11 @@ def log_predictor(predictor: Predictor, example: pd.DataFrame) -> str:
 
     Args:
         predictor: what was learnt.
-        example: readings of one asset, which are stored as the input example.
+        example: readings of one asset, which are stored as the input example, unless the model needs waveforms too.
     """
     family = catalog.load("family", catalog.FAMILIES, predictor.family)
-    example = example[list(predictor.columns)].reset_index(drop=True)
+    # Waveforms would make of an example a file of megabytes.
+    shown = None if predictor.recording else example[list(predictor.columns)].reset_index(drop=True)
     with tempfile.TemporaryDirectory() as made, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's hints about type hints
         folder = Path(made) / "predictor"  # the name that the artifact shows
@@ -62,7 +63,7 @@ def log_predictor(predictor: Predictor, example: pd.DataFrame) -> str:
             artifacts={"predictor": str(folder)},
             code_paths=[str(_code(Path(made)))],
             signature=signature(predictor),
-            input_example=example,
+            input_example=shown,
             pip_requirements=[f"{name}=={found}" for name in (*CORE, *family.requires) if (found := _version(name))],
             metadata={"family": predictor.family, "problem": predictor.problem.name},
         )
@@ -71,9 +72,11 @@ def log_predictor(predictor: Predictor, example: pd.DataFrame) -> str:
 
 def signature(predictor: Predictor) -> ModelSignature:
     """Columns in and out. Time may be a timestamp with or without zone, or a count of cycles."""
-    kinds = {ASSET: "string", RUN: "string", COMMISSIONING: "boolean"}
+    kinds: dict[str, Any] = {ASSET: "string", RUN: "string", COMMISSIONING: "boolean", TIME: AnyType()}
+    if predictor.recording:  # arrays in the cells of some readings
+        kinds |= {channel.name: AnyType() for channel in predictor.recording.channels}
     keys = [ColSpec("string", ASSET), ColSpec("string", RUN), ColSpec(AnyType(), TIME)]
-    inputs = [ColSpec(AnyType() if c == TIME else kinds.get(c, "double"), c) for c in predictor.columns]
+    inputs = [ColSpec(kinds.get(c, "double"), c) for c in predictor.columns]
     outputs = list(keys)
     for target in predictor.problem.targets:
         outputs.append(ColSpec("string" if target.kind == "classes" else "double", target.name))
