@@ -348,7 +348,7 @@ def test_labels_are_taken_from_columns_and_mapped(lab: Lab, caplog: pytest.LogCa
     assert readings["mode"].dropna().tolist() == ["None", "wear"]
     assert readings["stage"].dropna().tolist() == ["new", "worn"]
     assert str(readings["stage"].dtype) == "str"
-    assert "not in the label's map (0, 3)" in caplog.text
+    assert "not in the map (0, 3)" in caplog.text
 
 
 # Origin
@@ -596,7 +596,7 @@ def test_a_file_that_is_no_mapping_is_refused(lab: Lab, text: str, message: str)
 
 
 def test_an_unknown_mapping_is_answered_with_the_shipped_ones() -> None:
-    with pytest.raises(UnknownNameError, match=r"cmapss_fd001, plant_csv.*Did you mean 'cmapss_fd001'\?"):
+    with pytest.raises(UnknownNameError, match=r"cmapss_fd001, cwru_12k, .*Did you mean 'cmapss_fd001'\?"):
         FilesSource(mapping="cmapss_fd01", path=".")
     with pytest.raises(ConfigurationError, match=r"mapping .*absent.yaml does not exist; .*cmapss_fd001"):
         FilesSource(mapping="absent.yaml", path=".")

@@ -1,4 +1,4 @@
-"""Readings from files: CSV, TSV, Parquet or text, in a folder or an archive, named and converted by a YAML mapping."""
+"""Readings and waveforms from files: tables and arrays in a folder or an archive, named and converted by a YAML."""
 
 import gzip
 import hashlib
@@ -12,12 +12,27 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from pandas.api.types import is_timedelta64_dtype
 
 from pump_ml.errors import ConfigurationError, SourceError
-from pump_ml.schema import ASSET, COMMISSIONING, PART, RUN, TIME, Telemetry, natural
-from pump_ml.sources.mapping import Files, Label, load_mapping
-from pump_ml.sources.tables import read_table
+from pump_ml.schema import (
+    ASSET,
+    COMMISSIONING,
+    KEYS,
+    PART,
+    RUN,
+    TIME,
+    Sensor,
+    Telemetry,
+    Waveforms,
+    convert,
+    natural,
+)
+from pump_ml.sources.mapping import FileMapping, Files, Label, load_mapping
+from pump_ml.sources.tables import Table, read_table
 
 ARCHIVE = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz)$")
 _FILE = "_file"
@@ -66,7 +81,10 @@ class FilesSource:
                     f"start/end {side.isoformat()}: expected a time with a zone, such as 2026-01-01T00:00:00+00:00; "
                     "readings whose time counts cycles have neither start nor end"
                 )
-        readings, left, hashes = self._load()
+        readings, waves, left, hashes = self._load()
+        for name, sensor in self.mapping.sensors.items():
+            if sensor.derive:
+                readings[name] = convert(_elapsed(readings, sensor.factor or 1.0), sensor.unit, sensor.final_unit)
         for name, label in self.mapping.labels.items():
             if label.derive:
                 readings[name] = _time_left(readings, label, left)
@@ -75,7 +93,9 @@ class FilesSource:
         # A run of its own, so that no window mixes the reference with what is held against it.
         readings[RUN] = readings[RUN].where(~readings[COMMISSIONING], readings[RUN] + "/commissioning")
         parts = [PART] if self.mapping.files[0].part else []
-        readings = readings[[ASSET, RUN, TIME, COMMISSIONING, *parts, *self.mapping.sensors, *self.mapping.labels]]
+        sensors = self.mapping.schema_sensors()
+        names = [sensor.name for sensor in sensors]
+        readings = readings[[ASSET, RUN, TIME, COMMISSIONING, *parts, *names, *self.mapping.labels]]
         window = {}
         if start is not None:
             readings, window["start"] = readings[~(readings[TIME] < start)], start.isoformat()
@@ -83,17 +103,18 @@ class FilesSource:
             readings, window["end"] = readings[~(readings[TIME] >= end)], end.isoformat()
         return Telemetry(
             readings.reset_index(drop=True),
-            self.mapping.schema_sensors(),
+            sensors,
             tuple(self.mapping.labels),
             suite=self.mapping.suite,
             origin=self._origin(hashes) | window,
+            waveforms=_waveforms(readings, waves, self.mapping),
         )
 
-    def _load(self) -> tuple[pd.DataFrame, dict[str, float], dict[str, str]]:
-        """The readings without what follows from the rest, the life left of assets, and the hash of each file."""
+    def _load(self) -> tuple[pd.DataFrame, NDArray[np.float32] | None, dict[str, float], dict[str, str]]:
+        """The readings without what follows from time, the waveform of each, the life left of assets, file hashes."""
         claimed = self._claim()
         hashes: dict[str, str] = {}
-        tables: dict[str, pd.DataFrame] = {}
+        tables: dict[str, Table] = {}
         lives: dict[str, list[float]] = {}
         for name, stored in _walk(self.path, claimed):
             if name in claimed:
@@ -104,15 +125,18 @@ class FilesSource:
                 else:
                     tables[name] = read_table(name, content, files, self.mapping)
         names = [name for name in claimed if name in tables]
-        readings = pd.concat([tables[name].assign(**{_FILE: name}) for name in names], ignore_index=True)
+        readings = pd.concat([tables[name].rows.assign(**{_FILE: name}) for name in names], ignore_index=True)
         if self.mapping.time.kind == "cycle" and readings[TIME].notna().all():
             readings[TIME] = readings[TIME].astype("int64")
         _check_assets(readings)
+        waves = _joined({name: tables.pop(name).waves for name in names})
+        if self.mapping.waveforms and waves is not None:
+            readings = pd.concat([readings, self.mapping.waveforms.columns(waves, readings)], axis="columns")
         left: dict[str, float] = {}
         for life, values in lives.items():
             siblings = [name for name in names if claimed[name] is claimed[life]]
             left |= _by_asset(life, values, readings[readings[_FILE].isin(siblings)])
-        return readings, left, hashes
+        return readings, waves, left, hashes
 
     def _origin(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         mapping = self.mapping.model_dump(mode="json", exclude_none=True)
@@ -221,10 +245,49 @@ def _by_asset(name: str, values: list[float], readings: pd.DataFrame) -> dict[st
 
 
 def _time_left(readings: pd.DataFrame, label: Label, left: Mapping[str, float]) -> pd.Series:
-    """Cycles or hours to the last time of the run, and beyond it what is known to be left."""
-    span = readings.groupby([ASSET, RUN])[TIME].transform("max") - readings[TIME]
-    amount = span.dt.total_seconds() / 3600 if label.derive == "hours_to_last_row" else span.astype("float64")
-    return (amount + readings[ASSET].map(left).fillna(0.0)).clip(upper=label.cap)
+    """Cycles, hours or percent to the last time of the run, and beyond it what is known to be left."""
+    last = readings.groupby([ASSET, RUN])[TIME].transform("max")
+    beyond = readings[ASSET].map(left).fillna(0.0)
+    amount = _amount(last - readings[TIME]) + beyond
+    if label.derive == "percent_to_last_row":
+        amount = 100 * amount / (last + beyond)
+    return amount.clip(upper=label.cap)
+
+
+def _elapsed(readings: pd.DataFrame, factor: float) -> pd.Series:
+    """Cycles or hours since the first row of the run, times `factor`."""
+    return factor * _amount(readings[TIME] - readings.groupby([ASSET, RUN])[TIME].transform("first"))
+
+
+def _amount(span: pd.Series) -> pd.Series:
+    """Cycles as they are, else hours."""
+    return span.dt.total_seconds() / 3600 if is_timedelta64_dtype(span) else span.astype("float64")
+
+
+def _waveforms(readings: pd.DataFrame, waves: NDArray[np.float32] | None, mapping: FileMapping) -> Waveforms | None:
+    """The waveforms of `readings`, whose index says which; one without asset or time belongs to no window."""
+    told = mapping.waveforms
+    if told is None or waves is None:
+        return None
+    rows = readings.loc[readings[list(KEYS)].notna().all(axis=1), list(KEYS)]
+    if mapping.time.kind == "cycle":
+        rows = rows.astype({TIME: "int64"})
+    channels = tuple(Sensor(name, channel.unit, channel.description) for name, channel in told.channels.items())
+    taken = waves if len(rows) == len(waves) else waves[rows.index]
+    return Waveforms(rows.reset_index(drop=True), taken, channels, told.rate_hz)
+
+
+def _joined(waves: Mapping[str, NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    """The waveforms of all files."""
+    given = {name: each for name, each in waves.items() if each is not None}
+    first = next(iter(given), "")
+    for name, each in given.items():
+        if each.shape[2] != given[first].shape[2]:
+            raise SourceError(
+                f"{name} has {each.shape[2]} samples a waveform, {first} has {given[first].shape[2]}; waveforms have "
+                "one length: narrow files.pattern, or copy the file again"
+            )
+    return np.concatenate(list(given.values())) if given else None
 
 
 def _check_assets(readings: pd.DataFrame) -> None:

@@ -3,18 +3,27 @@
 import csv
 import io
 import logging
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from string import Formatter
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pandas.api.types import is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
 from pandas.errors import ParserError, ParserWarning
 
 from pump_ml.errors import SourceError, UnknownNameError
 from pump_ml.schema import ASSET, PART, RUN, TIME, convert
-from pump_ml.sources.mapping import FileMapping, Files, Format, Label, TimeColumn
+from pump_ml.sources.arrays import Cells, read_arrays
+from pump_ml.sources.mapping import FileMapping, Files, Format, Label, SensorColumn, TimeColumn
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +33,27 @@ OFFSET = r"(?:Z|:\d\d(?:\.\d+)? ?[+-]\d\d(?::?\d\d)?)$"
 """The end of an ISO 8601 time that carries its zone."""
 
 
-def read_table(name: str, content: bytes, files: Files, mapping: FileMapping) -> pd.DataFrame:
-    """Keys, time, sensors and labels from columns of one file, row by row as they stand in it."""
-    raw = _columns(name, content, mapping)
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What one file holds, named and converted.
+
+    Args:
+        rows: keys, time, sensors and labels, row by row as they stand in it.
+        waves: the waveform taken at each row, float32 ``(rows, channels, samples)``; None where there are none.
+    """
+
+    rows: pd.DataFrame
+    waves: NDArray[np.float32] | None
+
+
+def read_table(name: str, content: bytes, files: Files, mapping: FileMapping) -> Table:
+    """Columns and waveforms of one file.
+
+    Raises:
+        SourceError: the file is not what the mapping says.
+    """
+    cells = _cells(name, content, files, mapping)
+    raw = cells.table
     if raw.empty:
         raise SourceError(f"{name} has a header and no rows; remove it or copy it again")
     stem = PurePosixPath(name.removesuffix(".gz")).stem
@@ -37,26 +64,39 @@ def read_table(name: str, content: bytes, files: Files, mapping: FileMapping) ->
     if files.part:
         columns[PART] = pd.Series(files.part, index=raw.index, dtype="str")
     for key, sensor in mapping.sensors.items():
-        columns[key] = convert(_numbers(raw[sensor.column], mapping.format, name), sensor.unit, sensor.final_unit)
+        if sensor.column:
+            numbers = _reading(raw[sensor.column], sensor, mapping.format, name)
+            columns[key] = convert(numbers, sensor.unit, sensor.final_unit)
     for key, label in mapping.labels.items():
         if label.column:
             columns[key] = _label(raw[label.column], label, mapping.format, name)
-    return pd.DataFrame(columns)
+    waves = mapping.waveforms.stacked(cells.records) if mapping.waveforms else None
+    return Table(pd.DataFrame(columns), waves)
 
 
-def _columns(name: str, content: bytes, mapping: FileMapping) -> pd.DataFrame:
+def _cells(name: str, content: bytes, files: Files, mapping: FileMapping) -> Cells:
     """The columns that the mapping asks for: names and times as text, the rest as pandas finds them."""
     written = mapping.format
+    given = _from_name(name, files)
+    channels = [channel.column for channel in mapping.waveforms.channels.values()] if mapping.waveforms else []
     try:
-        if written.kind == "parquet":
-            # Without its metadata pandas makes no index of a column, such as the time.
-            raw = pd.read_parquet(io.BytesIO(content), engine="pyarrow", to_pandas_kwargs={"ignore_metadata": True})
-            header = [str(column) for column in raw.columns]
-            _check_header(name, header, mapping)
-            return raw.set_axis(header, axis="columns")
-        header = _header(name, content, written)
-        _check_header(name, header, mapping)
-        return _delimited(content, header, mapping)
+        if mapping.arrays and written.kind in ("npz", "npy"):
+            cells = read_arrays(name, content, written.kind, mapping.arrays)
+            _check_header(name, [*cells.table, *cells.records, *given], mapping)
+        elif written.kind == "parquet":
+            header = pq.read_schema(io.BytesIO(content)).names
+            _check_header(name, [*header, *given], mapping)
+            cells = _parquet(name, content, [each for each in header if each in mapping.columns], channels)
+        else:
+            header = _header(name, content, written)
+            _check_header(name, [*header, *given], mapping)
+            raw = _delimited(content, header, mapping)
+            if mapping.waveforms:
+                records = {column: _numbers(raw[column], written, name).to_numpy()[None] for column in channels}
+                raw = raw.drop(columns=channels).head(1)  # the file is one waveform, taken at one reading
+                cells = Cells(raw, records)
+            else:
+                cells = Cells(raw)
     except UnicodeDecodeError as error:
         cure = "state format.encoding, often cp1252"
         raise SourceError(f"{name} is not {written.encoding}: {error.reason} at byte {error.start}; {cure}") from error
@@ -67,6 +107,52 @@ def _columns(name: str, content: bytes, mapping: FileMapping) -> pd.DataFrame:
         raise SourceError(
             f"{name} is not a {written.kind} file: {error}; correct format.kind in the mapping"
         ) from error
+    return Cells(cells.table.assign(**given), cells.records)
+
+
+def _from_name(name: str, files: Files) -> dict[str, str]:
+    """Columns from the file's name, the same in all its rows."""
+    if files.name is None:
+        return {}
+    if match := re.search(files.name, name):
+        return match.groupdict()
+    raise SourceError(f"{name} matches {files.pattern!r} but not files.name {files.name!r}; correct one of them")
+
+
+def _parquet(name: str, content: bytes, asked: Sequence[str], channels: Sequence[str]) -> Cells:
+    """Columns of cells, and those of lists as records."""
+    plain = [column for column in asked if column not in channels]
+    # Without its metadata pandas makes no index of a column, such as the time.
+    to_pandas = {"ignore_metadata": True}
+    table = pd.read_parquet(io.BytesIO(content), engine="pyarrow", columns=plain, to_pandas_kwargs=to_pandas)
+    lists = pq.read_table(io.BytesIO(content), columns=list(channels)) if channels else None
+    records = {column: _records(name, column, lists.column(column)) for column in channels} if lists else {}
+    lengths = {column: record.shape[1] for column, record in records.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{column!r} {length}" for column, length in lengths.items())
+        raise SourceError(f"{name}: the channels of a waveform have one length; samples: {told}")
+    return Cells(table, records)
+
+
+def _records(name: str, column: str, lists: "pa.ChunkedArray[Any]") -> NDArray[np.float32]:
+    """Samples ``(rows, samples)`` of a column of lists; NaN where a row has none."""
+    kind: Any = lists.type
+    is_list = any(check(kind) for check in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+    if not is_list or not (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)):
+        raise SourceError(f"{name}: column {column!r} is of type {kind}; expected lists of numbers, a waveform a row")
+    lengths = pc.list_value_length(lists).to_pandas()
+    given = lengths.notna().to_numpy()
+    if not given.any():
+        raise SourceError(f"{name}: column {column!r} holds no waveform; remove the file or copy it again")
+    wanted = int(lengths[given].iloc[0])
+    if len(other := lengths[given & (lengths != wanted).to_numpy()]):
+        raise SourceError(
+            f"{name}: column {column!r} has {int(other.iloc[0])} samples in row {other.index[0] + 1}, {wanted} in row "
+            f"{given.argmax() + 1}; waveforms have one length: put other lengths into files and a mapping of their own"
+        )
+    found = np.full((len(lists), wanted), np.nan, dtype=np.float32)
+    found[given] = pc.list_flatten(lists.drop_null()).to_numpy().reshape(-1, wanted)
+    return found
 
 
 def _check_header(name: str, header: list[str], mapping: FileMapping) -> None:
@@ -90,15 +176,18 @@ def _header(name: str, content: bytes, written: Format) -> list[str]:
     with io.TextIOWrapper(io.BytesIO(content), written.encoding, newline="") as text:
         if written.kind == "text":
             cells = next((line for line in text if line.strip()), "").split()
-            if len(cells) != len(written.columns):
-                guess = _other_delimiter(" ".join(cells), written)
-                raise SourceError(
-                    f"{name}: the first row has {len(cells)} cells, format.columns names {len(written.columns)}; "
-                    + (f"it looks divided by {guess!r}: kind csv or tsv" if guess else "correct format.columns")
-                )
-            return list(written.columns)
-        rows = csv.reader(text, delimiter=_delimiter(written))
-        return [cell.strip() for cell in next((row for row in rows if row), [])]
+        else:
+            rows = csv.reader(text, delimiter=_delimiter(written))
+            cells = [cell.strip() for cell in next((row for row in rows if row), [])]
+        if not written.columns:
+            return cells
+        if len(cells) != len(written.columns):
+            guess = _other_delimiter(" ".join(cells), written)
+            raise SourceError(
+                f"{name}: the first row has {len(cells)} cells, format.columns names {len(written.columns)}; "
+                + (f"it looks divided by {guess!r}: kind csv or tsv" if guess else "correct format.columns")
+            )
+        return list(written.columns)
 
 
 def _delimiter(written: Format) -> str:
@@ -125,7 +214,7 @@ def _delimited(content: bytes, header: list[str], mapping: FileMapping) -> pd.Da
             io.BytesIO(content),
             sep=r"\s+" if mapping.format.kind == "text" else _delimiter(mapping.format),
             names=names,
-            header=None if mapping.format.kind == "text" else 0,
+            header=None if mapping.format.columns else 0,
             index_col=False,
             dtype={column: "str" for column in names if column in as_text},
             keep_default_na=False,
@@ -228,12 +317,24 @@ def _timestamps(cells: pd.Series, time: TimeColumn, where: str) -> pd.Series:
     return times
 
 
+def _reading(cells: pd.Series, sensor: SensorColumn, written: Format, where: str) -> pd.Series:
+    """A sensor from a column, float64, in the unit of the file."""
+    if sensor.map is None:
+        return _numbers(cells, written, where)
+    return _mapped(cells, sensor.map, where).astype("float64")
+
+
 def _label(cells: pd.Series, label: Label, written: Format, where: str) -> pd.Series:
     """A label from a column: float64, or str for a class."""
     if label.map is None:
         return _text(cells) if label.type == "class" else _numbers(cells, written, where)
-    text = _text(cells)
-    values: pd.Series = text.map(label.map)
-    _count_lost(cells, text.notna() & values.isna(), f"in the label's map ({', '.join(label.map)})", where)
-    typed: pd.Series = values.astype("str" if label.type == "class" else "float64")
+    typed: pd.Series = _mapped(cells, label.map, where).astype("str" if label.type == "class" else "float64")
     return typed
+
+
+def _mapped(cells: pd.Series, values: Mapping[str, float | str], where: str) -> pd.Series:
+    """What stands in the map for the text of each cell."""
+    text = _text(cells)
+    found: pd.Series = text.map(dict(values))
+    _count_lost(cells, text.notna() & found.isna(), f"in the map ({', '.join(values)})", where)
+    return found

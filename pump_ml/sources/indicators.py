@@ -1,0 +1,152 @@
+"""The condition indicators that a mapping may ask for, by name, with their parameters.
+
+To add one: write its formula in `pump_ml.indicators`, then either list it in `STATISTICS`, if it is one number without
+parameters, or make a class of it here and put it into `Indicator`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from pump_ml import indicators as formulas
+from pump_ml.indicators import Array
+from pump_ml.sources.strict import ColumnName, Strict
+
+STATISTICS: Mapping[str, tuple[Callable[[Array], Array], bool]] = {
+    "rms": (formulas.rms, True),
+    "std": (formulas.std, True),
+    "peak": (formulas.peak, True),
+    "crest": (formulas.crest, False),
+    "kurtosis": (formulas.kurtosis, False),
+}
+"""Formula, and whether it has the channel's unit."""
+
+
+class _Indicator(Strict):
+    """What all indicators have.
+
+    Args:
+        channels: which waveforms it is taken of; default all.
+        prefix: put before its columns' names, to tell two of a kind apart.
+    """
+
+    channels: tuple[ColumnName, ...] = ()
+    prefix: ColumnName | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its columns, without their channel."""
+        raise NotImplementedError
+
+    @property
+    def has_unit(self) -> bool:
+        """True where its columns have the unit of the channel; else they are pure numbers."""
+        return False
+
+    @property
+    def speed(self) -> str | float | None:
+        """The sensor with the shaft speed, or the speed in rpm; None where it is of no matter."""
+        return None
+
+    def of(self, waves: Array, rate_hz: float, shaft_hz: Array) -> Array:
+        """Its columns ``(waveforms, names)``.
+
+        Args:
+            waves: ``(waveforms, samples)``.
+            rate_hz: samples a second.
+            shaft_hz: ``(waveforms,)``; NaN where no speed is given.
+        """
+        raise NotImplementedError
+
+
+class Statistic(_Indicator):
+    """One number of the samples, or its natural logarithm."""
+
+    kind: Literal["rms", "std", "peak", "crest", "kurtosis"]
+    log: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `_Indicator`."""
+        return (f"log_{self.kind}" if self.log else self.kind,)
+
+    @property
+    def has_unit(self) -> bool:
+        """See `_Indicator`."""
+        return STATISTICS[self.kind][1] and not self.log
+
+    def of(self, waves: Array, rate_hz: float, shaft_hz: Array) -> Array:
+        """See `_Indicator`."""
+        del rate_hz, shaft_hz
+        found = STATISTICS[self.kind][0](waves)[:, None]
+        return np.log(found) if self.log else found
+
+
+class Bands(_Indicator):
+    """Logarithm of the mean amplitude in equal bands of the Hann spectrum.
+
+    Args:
+        number: how many bands between 0 and half the sampling rate.
+    """
+
+    kind: Literal["bands"]
+    number: int = Field(gt=0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `_Indicator`."""
+        width = len(str(self.number))
+        return tuple(f"band_{place:0{width}d}" for place in range(1, self.number + 1))
+
+    def of(self, waves: Array, rate_hz: float, shaft_hz: Array) -> Array:
+        """See `_Indicator`."""
+        del rate_hz, shaft_hz
+        return np.log(formulas.band_amplitudes(waves, self.number))
+
+
+class Envelope(_Indicator):
+    """Logarithm of the squared envelope's amplitude at orders of the shaft speed, over the floor around them.
+
+    Args:
+        orders: multiples of the shaft speed, by the name that the columns get.
+        harmonics: of each order, the first included.
+        speed_rpm: a sensor in rpm, or the speed itself.
+        band_hz: where the resonance is.
+        tolerance: share of an order by which slip may move it.
+    """
+
+    kind: Literal["envelope"]
+    orders: dict[ColumnName, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    harmonics: int = Field(1, gt=0)
+    speed_rpm: Annotated[float, Field(gt=0)] | ColumnName
+    band_hz: tuple[float, float]
+    tolerance: float = Field(0.015, ge=0, lt=0.5)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not 0 <= self.band_hz[0] < self.band_hz[1]:
+            raise ValueError(f"band_hz {list(self.band_hz)}: expected two frequencies, the lower one first")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `_Indicator`."""
+        return tuple(f"{name}_{harmonic}" for name in self.orders for harmonic in range(1, self.harmonics + 1))
+
+    @property
+    def speed(self) -> str | float | None:
+        """See `_Indicator`."""
+        return self.speed_rpm
+
+    def of(self, waves: Array, rate_hz: float, shaft_hz: Array) -> Array:
+        """See `_Indicator`."""
+        multiples = np.outer(list(self.orders.values()), np.arange(1, self.harmonics + 1)).reshape(-1)
+        ratios = formulas.envelope_orders(
+            waves, rate_hz, shaft_hz, multiples, band_hz=self.band_hz, tolerance=self.tolerance
+        )
+        return np.log(ratios)
+
+
+Indicator = Annotated[Statistic | Bands | Envelope, Field(discriminator="kind")]
