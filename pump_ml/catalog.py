@@ -12,7 +12,10 @@ SOURCES: Mapping[str, str] = {
 }
 
 PROBLEMS: Mapping[str, str] = {
+    "cwru": "conf/problems/cwru.yaml",
     "diagnosis": "conf/problems/diagnosis.yaml",
+    "femto": "conf/problems/femto.yaml",
+    "hydraulic": "conf/problems/hydraulic.yaml",
     "lives": "conf/problems/lives.yaml",
     "rul": "conf/problems/rul.yaml",
 }

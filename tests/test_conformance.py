@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import whole_rows, windows_of
+from made_up import MADE_UP
 
 from pump_ml import catalog, hyper, tuning
 from pump_ml.errors import DataError
@@ -143,6 +144,8 @@ def data(
         return problem, run_to_failure(problem)
     if request.param == "lives":
         return problem, whole_rows(tmp_path_factory.mktemp("lives"), dataset="v3", pumps=28, days=20, waveforms_h=24)
+    if request.param in MADE_UP:
+        return problem, MADE_UP[request.param](tmp_path_factory.mktemp(request.param))
     assert request.param == "diagnosis", "bring readings for the new problem"
     some = sorted(fleet.readings["asset_id"].unique())[:28]
     return problem, dataclasses.replace(fleet, readings=fleet.readings[fleet.readings["asset_id"].isin(some)])

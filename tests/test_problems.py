@@ -97,7 +97,10 @@ def test_an_unknown_metric_names_its_neighbour() -> None:
 
 
 def test_an_unknown_problem_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownNameError, match=r"'diagnose'; known: diagnosis, lives, rul\. Did you mean 'diagnosis'"):
+    with pytest.raises(
+        UnknownNameError,
+        match=r"'diagnose'; known: cwru, diagnosis, femto, hydraulic, lives, rul\. Did you mean 'diagnosis'",
+    ):
         load_problem("diagnose")
 
 

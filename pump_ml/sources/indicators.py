@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from pump_ml import indicators as formulas
+from pump_ml.errors import ConfigurationError
 from pump_ml.indicators import Array
 from pump_ml.sources.strict import ColumnName, Strict
 
@@ -103,6 +104,11 @@ class Bands(_Indicator):
     def of(self, waves: Array, rate_hz: float, shaft_hz: Array) -> Array:
         """See `_Indicator`."""
         del rate_hz, shaft_hz
+        if self.number > waves.shape[1] // 2:
+            raise ConfigurationError(
+                f"waveforms.indicators: {self.number} bands of waveforms of {waves.shape[1]} samples; expected at most "
+                f"{waves.shape[1] // 2}"
+            )
         return np.log(formulas.band_amplitudes(waves, self.number))
 
 
