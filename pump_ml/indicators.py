@@ -12,8 +12,8 @@ Array = NDArray[np.float64]
 
 FINENESS = 4
 """Points a bin of the envelope's spectrum: an order falls at most an eighth of a bin beside one (0.1 % for Hann)."""
-FLOOR_ORDERS = np.arange(-2.0, 2.0625, 0.125)
-"""Around an order, in orders: where its floor is taken."""
+FLOOR_STEP, FLOOR_LEAST = 0.125, 0.25
+"""Where a floor is taken, in orders: between its points, and the lowest."""
 
 
 def rms(waves: Array) -> Array:
@@ -63,16 +63,18 @@ def band_amplitudes(waves: Array, number: int) -> Array:
     return found
 
 
-def squared_envelope(waves: Array, rate_hz: float, band_hz: tuple[float, float]) -> Array:
-    """Squared magnitude of the analytic signal of a band, over its mean, less 1: ``(waveforms, samples)``.
+def envelope(waves: Array, rate_hz: float, band_hz: tuple[float, float], *, squared: bool = True) -> Array:
+    """Magnitude of the analytic signal of a band over its RMS, squared or not, less its mean: ``(waveforms, samples)``.
 
     Where impacts make a resonance ring, this is what repeats at the rate of the fault. Randall and Antoni, "Rolling
-    element bearing diagnostics - a tutorial", Mech. Syst. Signal Process. 25 (2011), 485-520.
+    element bearing diagnostics - a tutorial", Mech. Syst. Signal Process. 25 (2011), 485-520. Squared, it has no lines
+    that are not in the modulation; as it is, single large impacts weigh less.
     """
     frequencies = fftfreq(waves.shape[1], 1 / rate_hz)
-    inside = (frequencies >= max(band_hz[0], np.finfo(float).tiny)) & (frequencies <= band_hz[1])
-    envelope = np.abs(ifft(fft(waves, axis=1) * inside, axis=1)) ** 2
-    found: Array = envelope / envelope.mean(axis=1, keepdims=True) - 1
+    inside = (frequencies > 0) & (frequencies >= band_hz[0]) & (frequencies <= band_hz[1])
+    magnitude = np.abs(ifft(fft(waves, axis=1) * inside, axis=1))
+    relative = (magnitude / rms(magnitude)[:, None]) ** (2 if squared else 1)
+    found: Array = relative - relative.mean(axis=1, keepdims=True)
     return found
 
 
@@ -84,8 +86,10 @@ def envelope_orders(
     *,
     band_hz: tuple[float, float],
     tolerance: float,
+    floor_orders: tuple[float, float] | None = None,
+    squared: bool = True,
 ) -> Array:
-    """Amplitude of the squared envelope's spectrum at multiples of the shaft speed, over the floor around them.
+    """Amplitude of the envelope's Hann spectrum at multiples of the shaft speed, over the floor.
 
     Args:
         waves: ``(waveforms, samples)``.
@@ -94,14 +98,16 @@ def envelope_orders(
         orders: multiples of the shaft speed.
         band_hz: where the resonance is.
         tolerance: share of an order by which slip may move it; the largest amplitude within counts.
+        floor_orders: the floor is the median amplitude between these orders; None: within two orders of each.
+        squared: of the squared envelope.
 
     Returns:
-        Ratios ``(waveforms, orders)``: about 1 where nothing stands out of the floor, which is the median amplitude
-        within two orders. NaN where an order is beyond half the sampling rate.
+        Ratios ``(waveforms, orders)``: about 1 where nothing stands out of the floor. NaN where an order is beyond
+        half the sampling rate.
     """
-    envelope = squared_envelope(waves, rate_hz, band_hz)
     count = next_fast_len(FINENESS * waves.shape[1], real=True)
-    spectrum = np.abs(rfft(envelope * np.hanning(waves.shape[1]), count, axis=1))
+    modulation = envelope(waves, rate_hz, band_hz, squared=squared)
+    spectrum = np.abs(rfft(modulation * np.hanning(waves.shape[1]), count, axis=1))
 
     def at(multiples: Array) -> Array:
         """Amplitudes at multiples ``(orders, points)`` of each shaft speed, ``(waveforms, orders, points)``."""
@@ -110,7 +116,11 @@ def envelope_orders(
         return np.take_along_axis(spectrum, bins.reshape(len(waves), -1), axis=1).reshape(bins.shape)
 
     largest = at(orders[:, None] * np.linspace(1 - tolerance, 1 + tolerance, 9)).max(axis=2)
-    floor = np.median(at(np.maximum(orders[:, None] + FLOOR_ORDERS, 0.25)), axis=2)
+    if floor_orders is None:
+        around = np.maximum(orders[:, None] + np.arange(-2, 2 + FLOOR_STEP, FLOOR_STEP), FLOOR_LEAST)
+    else:
+        around = np.arange(floor_orders[0], floor_orders[1] + FLOOR_STEP, FLOOR_STEP)[None]
+    floor = np.median(at(around), axis=2)
     within = shaft_hz[:, None] * orders * (1 + tolerance) <= rate_hz / 2  # false where the speed is not known
     found: Array = np.where(within, largest / floor, np.nan)
     return found

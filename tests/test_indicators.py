@@ -52,10 +52,25 @@ def test_what_modulates_a_resonance_shows_at_its_order_and_nowhere_else() -> Non
     assert (elsewhere < 5).all()
 
 
-def test_the_squared_envelope_of_a_modulated_sine_is_its_modulation() -> None:
-    waves = ((1 + 0.5 * np.cos(2 * np.pi * 20.0 * TIME)) * sine(3.0, 4_000.0))[None]
-    expected = (1 + 0.5 * np.cos(2 * np.pi * 20.0 * TIME)) ** 2 / 1.125 - 1
-    np.testing.assert_allclose(indicators.squared_envelope(waves, RATE_HZ, (3_000, 5_000))[0], expected, atol=1e-9)
+@pytest.mark.parametrize(("squared", "power"), [(True, 2), (False, 1)])
+def test_the_envelope_of_a_modulated_sine_is_its_modulation(squared: bool, power: int) -> None:
+    modulation = 1 + 0.5 * np.cos(2 * np.pi * 20.0 * TIME)
+    expected = (modulation / np.sqrt(1.125)) ** power
+    found = indicators.envelope((modulation * sine(3.0, 4_000.0))[None], RATE_HZ, (3_000, 5_000), squared=squared)
+    np.testing.assert_allclose(found[0], expected - expected.mean(), atol=1e-9)
+
+
+def test_the_floor_may_be_taken_over_the_same_orders_for_all() -> None:
+    waves = np.random.default_rng(0).normal(size=(1, SAMPLES))
+    orders = np.array([3.0, 9.0])
+    near, far = (
+        indicators.envelope_orders(
+            waves, RATE_HZ, np.array([30.0]), orders, band_hz=(1_000, 5_000), tolerance=0.0, floor_orders=floor
+        )[0]
+        for floor in (None, (0.25, 16.0))
+    )
+    assert near[0] / far[0] != pytest.approx(near[1] / far[1], rel=1e-3)
+    assert near == pytest.approx(far, rel=0.5)
 
 
 def test_an_order_beyond_the_spectrum_or_of_an_unknown_speed_is_not_a_number() -> None:

@@ -52,7 +52,7 @@ def bearings(**changes: Any) -> dict[str, Any]:
                 {"kind": "bands", "number": 4, "channels": ["horizontal_g"]},
                 {
                     "kind": "envelope", "channels": ["horizontal_g"], "prefix": "hf", "orders": {"bpfi": 2.5},
-                    "harmonics": 2, "speed_rpm": "speed_rpm", "band_hz": [200, 450],
+                    "harmonics": 2, "speed_rpm": "speed_rpm", "bands_hz": [[200, 450], [300, 450]],
                 },
             ],
         },
@@ -394,9 +394,9 @@ def waves(*indicators: dict[str, Any]) -> dict[str, Any]:
         pytest.param(waves({"kind": "bands", "count": 3}), "unknown key 'count'", id="parameter"),
         pytest.param(waves(ENVELOPE | {"speed_rpm": "rpm"}), "unknown sensor 'rpm'.*speed_rpm", id="speed"),
         pytest.param(
-            waves(ENVELOPE | {"band_hz": [200, 900]}), "ends at 900 Hz, above half the sampling rate", id="band"
+            waves(ENVELOPE | {"bands_hz": [[200, 900]]}), "ends at 900 Hz, above half the sampling rate", id="band"
         ),
-        pytest.param(waves(ENVELOPE | {"band_hz": [300, 200]}), "the lower one first", id="band order"),
+        pytest.param(waves(ENVELOPE | {"bands_hz": [[300, 200]]}), "the lower one first", id="band order"),
         pytest.param({"sensors": {"speed_rpm": {"column": "bearing", "unit": "Hz"}}}, "is not in rpm", id="speed unit"),
         pytest.param(
             {"sensors": {"speed_rpm": {"unit": "rpm"}}}, "either 'column' or 'derive'", id="sensor of nothing"

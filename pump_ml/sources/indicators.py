@@ -113,32 +113,39 @@ class Bands(_Indicator):
 
 
 class Envelope(_Indicator):
-    """Logarithm of the squared envelope's amplitude at orders of the shaft speed, over the floor around them.
+    """Logarithm of the envelope's amplitude at orders of the shaft speed over the floor, mean over bands.
 
     Args:
         orders: multiples of the shaft speed, by the name that the columns get.
         harmonics: of each order, the first included.
         speed_rpm: a sensor in rpm, or the speed itself.
-        band_hz: where the resonance is.
+        bands_hz: where resonances are.
         tolerance: share of an order by which slip may move it.
+        floor_orders: from which order to which the floor is taken; default within two orders of each.
+        squared: of the squared envelope.
     """
 
     kind: Literal["envelope"]
     orders: dict[ColumnName, Annotated[float, Field(gt=0)]] = Field(min_length=1)
     harmonics: int = Field(1, gt=0)
     speed_rpm: Annotated[float, Field(gt=0)] | ColumnName
-    band_hz: tuple[float, float]
+    bands_hz: tuple[tuple[float, float], ...] = Field(min_length=1)
     tolerance: float = Field(0.015, ge=0, lt=0.5)
+    floor_orders: tuple[float, float] | None = None
+    squared: bool = True
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not 0 <= self.band_hz[0] < self.band_hz[1]:
-            raise ValueError(f"band_hz {list(self.band_hz)}: expected two frequencies, the lower one first")
+        for key, pairs in (("bands_hz", self.bands_hz), ("floor_orders", (self.floor_orders or (0.0, 1.0),))):
+            if bad := [list(pair) for pair in pairs if not 0 <= pair[0] < pair[1]]:
+                raise ValueError(f"{key}: {bad[0]}; expected two numbers from 0 up, the lower one first")
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
         """See `_Indicator`."""
+        if self.harmonics == 1:
+            return tuple(self.orders)
         return tuple(f"{name}_{harmonic}" for name in self.orders for harmonic in range(1, self.harmonics + 1))
 
     @property
@@ -149,10 +156,17 @@ class Envelope(_Indicator):
     def of(self, waves: Array, rate_hz: float, shaft_hz: Array) -> Array:
         """See `_Indicator`."""
         multiples = np.outer(list(self.orders.values()), np.arange(1, self.harmonics + 1)).reshape(-1)
-        ratios = formulas.envelope_orders(
-            waves, rate_hz, shaft_hz, multiples, band_hz=self.band_hz, tolerance=self.tolerance
-        )
-        return np.log(ratios)
+        logs = [
+            np.log(
+                formulas.envelope_orders(
+                    waves, rate_hz, shaft_hz, multiples, band_hz=band, tolerance=self.tolerance,
+                    floor_orders=self.floor_orders, squared=self.squared,
+                )
+            )
+            for band in self.bands_hz
+        ]  # fmt: skip
+        found: Array = np.mean(logs, axis=0)
+        return found
 
 
 Indicator = Annotated[Statistic | Bands | Envelope, Field(discriminator="kind")]

@@ -61,9 +61,9 @@ class WaveformColumns(Strict):
         for place, indicator in enumerate(self.indicators):
             if unknown := [name for name in indicator.channels if name not in self.channels]:
                 raise ValueError(f"indicators.{place}: {UnknownNameError('channel', unknown[0], self.channels)}")
-            if indicator.kind == "envelope" and indicator.band_hz[1] > self.rate_hz / 2:
+            if indicator.kind == "envelope" and (top := max(high for _, high in indicator.bands_hz)) > self.rate_hz / 2:
                 raise ValueError(
-                    f"indicators.{place}: band_hz ends at {indicator.band_hz[1]:g} Hz, above half the sampling rate, "
+                    f"indicators.{place}: bands_hz ends at {top:g} Hz, above half the sampling rate, "
                     f"{self.rate_hz / 2:g} Hz"
                 )
         names = [sensor.name for sensor in self.sensors()]
