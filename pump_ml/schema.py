@@ -90,8 +90,8 @@ class Waveforms:
         """
         if missing := [each.name for each in channels if each.name not in readings]:
             raise DataError(
-                f"readings lack the waveforms {', '.join(missing)}; expected a column each with an array of {samples} "
-                "samples in the cells of the readings that one was taken at, and nothing in the others"
+                f"readings lack {', '.join(missing)}, a column of waveforms; expected an array of {samples} samples in "
+                "the cells of the readings that one was taken at, and nothing in the others"
             )
         cells = readings[[each.name for each in channels]]
         there = cells.map(np.size).gt(1).all(axis=1).to_numpy()
