@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 from conftest import Trained
 
-from pump_ml import hyper, readiness, registry, steps
+from pump_ml import hyper, readiness, registry, snapshots, steps
 from pump_ml.errors import ConfigurationError, DataError, UnknownNameError
 from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem
 from pump_ml.schema import Telemetry
+from pump_ml.settings import Settings
 from pump_ml.splits import Split, by_asset
 
 # Values
@@ -147,14 +148,22 @@ def test_a_target_without_a_column_is_refused(fleet: Telemetry, diagnosis: Probl
 # Inputs
 
 
-def test_a_family_of_waveforms_does_not_fit_a_snapshot_of_readings(crowned: Trained) -> None:
+@pytest.fixture
+def without_waveforms(crowned: Trained) -> str:
+    """Key of the same readings, stored without the waveforms."""
+    root = Settings.load().data
+    return snapshots.store(root, "snapshots", snapshots.load(root, "snapshots", crowned.stored["snapshot"]).telemetry)
+
+
+def test_a_family_of_waveforms_does_not_fit_a_snapshot_of_readings(without_waveforms: str) -> None:
     with pytest.raises(ConfigurationError, match="'cnn2d' learns from each window's waveform, and snapshot 'v2-"):
-        steps.plan(crowned.stored["snapshot"], "diagnosis", "t/1", families=("xgb", "cnn2d"))
+        steps.plan(without_waveforms, "diagnosis", "t/1", families=("xgb", "cnn2d"))
     assert registry.parents(registry.connect(), "t/1") == []
 
 
-def test_all_families_that_fit_take_part_where_none_is_named(crowned: Trained) -> None:
-    plan = steps.plan(crowned.stored["snapshot"], "diagnosis", "t/1", preset="quick")
-    assert plan["others"] == ["xgb", "cnn1d", "gru"]
+def test_all_families_that_fit_take_part_where_none_is_named(crowned: Trained, without_waveforms: str) -> None:
+    assert steps.plan(without_waveforms, "diagnosis", "t/1", preset="quick")["others"] == ["xgb", "cnn1d", "gru"]
+    plan = steps.plan(crowned.stored["snapshot"], "diagnosis", "t/3", preset="quick")
+    assert plan["others"] == ["xgb", "cnn1d", "cnn2d", "gru"]
     with pytest.raises(ConfigurationError, match="of cnn2d are set, which takes no part"):
-        steps.plan(crowned.stored["snapshot"], "diagnosis", "t/2", hyper={"cnn2d": {"bands": 32}})
+        steps.plan(without_waveforms, "diagnosis", "t/2", hyper={"cnn2d": {"bands": 32}})

@@ -115,13 +115,15 @@ def test_the_same_seed_gives_the_same_trials_and_another_seed_others(
 def test_what_the_test_assets_show_changes_nothing(tuned: tuple[dict[str, Any], dict[str, Any]]) -> None:
     plan, _ = tuned
     root = Settings.load().data
-    stored = snapshots.load(root, "snapshots", plan["snapshot"]).telemetry
+    whole = snapshots.load(root, "snapshots", plan["snapshot"])
+    stored = whole.telemetry
     split = json.loads((root / "splits" / f"{plan['split']}.json").read_text())
     poisoned = stored.readings.copy()
     rows = poisoned["asset_id"].isin(split["test"])
     poisoned.loc[rows, [sensor.name for sensor in stored.sensors]] = np.nan  # a window of it could not even be cut
     poisoned.loc[rows, ["rul_pct", "health_pct"]] = -1e6
-    key = snapshots.store(root, "snapshots", replace(stored, readings=poisoned))
+    poison = replace(stored, readings=poisoned)
+    key = snapshots.store(root, "snapshots", poison, waveforms=whole.manifest["waveforms"])
     other = planned(key, "test/poisoned")
     assert json.loads((root / "splits" / f"{other['split']}.json").read_text()) == split
     steps.tune(other, "xgb")
