@@ -5,7 +5,7 @@ from common import DAG, DATASET, INGESTION
 
 from pump_ml import catalog, steps
 
-OPTIONS = {"simulated": ("dataset", "pumps", "samples", "days", "shards", "seed"), "files": ()}
+OPTIONS = {"simulated": ("dataset", "pumps", "samples", "days", "waveforms_h", "shards", "seed"), "files": ()}
 INTEGER, STRING, TWIN = ["null", "integer"], ["null", "string"], "Simulated"
 PARAMS = {
     "source": Param("simulated", enum=list(OPTIONS), description="Where readings come from.", section="Data"),
@@ -13,6 +13,7 @@ PARAMS = {
     "pumps": Param(None, type=INTEGER, minimum=15, maximum=5000, description="Empty: 560, in v3 140.", section=TWIN),
     "samples": Param(None, type=INTEGER, minimum=4, maximum=200, description="v2: hours; empty: 12.", section=TWIN),
     "days": Param(None, type=["null", "number"], minimum=1, description="v3: how long; empty: 365.", section=TWIN),
+    "waveforms_h": Param(0, type="number", minimum=0, description="Hours between; v2: one a sample.", section=TWIN),
     "shards": Param(2, type="integer", minimum=1, maximum=catalog.MOST_SHARDS, description="Made apart.", section=TWIN),
     "seed": Param(7, type="integer", minimum=0, description="Same seed, same rows.", section=TWIN),
     "mapping": Param(None, type=STRING, description="Shipped name or path of a YAML.", section="Files"),

@@ -31,6 +31,12 @@ Dataset = Annotated[str, typer.Option(help="Simulated. v2: samples at separated 
 Pumps = Annotated[int | None, typer.Option(help="Simulated pumps; unset, 560 in v2 and 140 in v3.")]
 Samples = Annotated[int | None, typer.Option(help="v2: simulated one-hour samples a pump; unset, 12.")]
 Days = Annotated[float | None, typer.Option(help="v3: how long each pump is watched; unset, 365.")]
+Waveforms = Annotated[
+    float | None,
+    typer.Option(
+        "--waveforms-h", help="Simulated vibration waveforms: v2, above 0 one a sample; v3, hours between two."
+    ),
+]
 Shards = Annotated[int | None, typer.Option(help="Parts that the simulated rows are made in; they change no row.")]
 Seed = Annotated[int, typer.Option(help="Same seed: same rows, same split, same trees.")]
 Mapping = Annotated[str | None, typer.Option(help="Files: name or path of the YAML that describes them.")]
@@ -63,6 +69,7 @@ def dataset(
     pumps: Pumps = None,
     samples: Samples = None,
     days: Days = None,
+    waveforms_h: Waveforms = None,
     shards: Shards = None,
     seed: Seed = 7,
     mapping: Mapping = None,
@@ -74,7 +81,7 @@ def dataset(
 
     Example: pump-ml dataset --source files --mapping cmapss_fd001 --path cmapss_FD001.tar.gz
     """
-    _show(_dataset(source, _simulated(dataset, pumps, samples, days, shards, seed), mapping, path))
+    _show(_dataset(source, _simulated(dataset, pumps, samples, days, waveforms_h, shards, seed), mapping, path))
 
 
 @app.command()
@@ -153,6 +160,7 @@ def run_all(
     pumps: Pumps = None,
     samples: Samples = None,
     days: Days = None,
+    waveforms_h: Waveforms = None,
     shards: Shards = None,
     mapping: Mapping = None,
     path: DataPath = None,
@@ -171,7 +179,7 @@ def run_all(
     problem = problem or catalog.DATASETS.get(dataset, "diagnosis")
     values = _hyper(hyper)
     steps.check_names(problem, family, preset, values, trials)
-    made = _dataset(source, _simulated(dataset, pumps, samples, days, shards, seed), mapping, path)
+    made = _dataset(source, _simulated(dataset, pumps, samples, days, waveforms_h, shards, seed), mapping, path)
     run = run or _new_run()
     with _closing(run):
         _train(made["snapshot"], problem, family, preset, seed, values, trials, run)
@@ -258,6 +266,7 @@ def local_run(
     pumps: Pumps = None,
     samples: Samples = None,
     days: Days = None,
+    waveforms_h: Waveforms = None,
     shards: Shards = None,
     mapping: Mapping = None,
     path: DataPath = None,
@@ -277,7 +286,7 @@ def local_run(
     problem = problem or catalog.DATASETS.get(dataset, "diagnosis")
     values = _hyper(hyper)
     steps.check_names(problem, family, preset, values, trials)
-    simulated = _simulated(dataset, pumps, samples, days, shards, seed)
+    simulated = _simulated(dataset, pumps, samples, days, waveforms_h, shards, seed)
     _check_source(source, simulated, mapping, path)
     where = {"mapping": mapping, "path": path and str(Path(path).resolve())}
     data = {"source": source, **simulated, "problem": problem, "publish": False, **where}
@@ -319,10 +328,19 @@ def status() -> None:
 
 
 def _simulated(
-    dataset: str, pumps: int | None, samples: int | None, days: float | None, shards: int | None, seed: int
+    dataset: str,
+    pumps: int | None,
+    samples: int | None,
+    days: float | None,
+    waveforms_h: float | None,
+    shards: int | None,
+    seed: int,
 ) -> dict[str, Any]:
     """Options of the source ``simulated``, and Params of the DAG ``dataset``; what is unset is theirs to say."""
-    asked = {"dataset": dataset, "pumps": pumps, "samples": samples, "days": days, "shards": shards, "seed": seed}
+    asked = {
+        "dataset": dataset, "pumps": pumps, "samples": samples, "days": days, "waveforms_h": waveforms_h,
+        "shards": shards, "seed": seed,
+    }  # fmt: skip
     return {name: value for name, value in asked.items() if value is not None}
 
 

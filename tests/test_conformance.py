@@ -136,9 +136,7 @@ class Fitted:
 
 
 @pytest.fixture(scope="module", params=catalog.PROBLEMS)
-def data(
-    request: pytest.FixtureRequest, fleet: Telemetry, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Problem, Telemetry]:
+def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Problem, Telemetry]:
     problem = load_problem(request.param, Settings())
     if request.param == "rul":
         return problem, run_to_failure(problem)
@@ -147,8 +145,7 @@ def data(
     if request.param in MADE_UP:
         return problem, MADE_UP[request.param](tmp_path_factory.mktemp(request.param))
     assert request.param == "diagnosis", "bring readings for the new problem"
-    some = sorted(fleet.readings["asset_id"].unique())[:28]
-    return problem, dataclasses.replace(fleet, readings=fleet.readings[fleet.readings["asset_id"].isin(some)])
+    return problem, whole_rows(tmp_path_factory.mktemp("samples"), pumps=28, samples=8, waveforms_h=1)
 
 
 @pytest.fixture(scope="module", params=catalog.FAMILIES)

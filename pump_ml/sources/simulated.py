@@ -32,8 +32,7 @@ class SimulatedSource:
         step_minutes: from one reading to the next, v3 only. None: 60.
         seed: the same seed gives the same rows on any machine.
         shards: parts that can be made apart, by several workers; the rows do not depend on it.
-        waveforms_h: v3: hours between two waveforms; v2: above 0, one a sample. 0 for none. None: one a sample in v2,
-            none in v3.
+        waveforms_h: v3: hours between two waveforms; v2: above 0, one a sample. 0 for none.
         sheets: pump types, each a shipped name or the path of a YAML; empty draws a type for each pump.
         progress: called with the share of pumps done, 0 to 1.
 
@@ -51,12 +50,10 @@ class SimulatedSource:
         step_minutes: float | None = None,
         seed: int = 7,
         shards: int = 1,
-        waveforms_h: float | None = None,
+        waveforms_h: float = 0.0,
         sheets: Sequence[str] = (),
         progress: Callable[[float], None] | None = None,
     ) -> None:
-        if waveforms_h is None:
-            waveforms_h = 1.0 if dataset == "v2" else 0.0
         sizes = {"pumps": pumps, "samples": samples, "days": days, "step_minutes": step_minutes}
         self.fleet = generation.plan(dataset, PRESET, sheets=sheets, seed=seed, waveforms_h=waveforms_h, **sizes)
         generation.pumps_of(self.fleet, 0, shards)
