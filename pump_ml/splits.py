@@ -7,7 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from upath import UPath
 
+from pump_ml import files
 from pump_ml.errors import ConfigurationError, DataError, LeakError
 from pump_ml.problems import Folds, SplitPolicy
 from pump_ml.schema import ASSET, PART, RUN, TIME, natural
@@ -97,6 +99,29 @@ def by_asset(readings: pd.DataFrame, policy: SplitPolicy, *, seed: int, fold: in
             chosen[part] += members[position : position + count]
             position += count
     return Split(*(tuple(sorted(chosen[part])) for part in PARTS))
+
+
+def store(
+    root: UPath, snapshot: str, readings: pd.DataFrame, policy: SplitPolicy, *, seed: int, fold: int = 0
+) -> tuple[str, Split]:
+    """Divide a snapshot's assets and write the split's manifest, once.
+
+    Args:
+        root: of the data.
+        snapshot: key of the snapshot that the readings are of.
+        readings: see `by_asset`, also for the other arguments and the errors.
+        policy: see `by_asset`.
+        seed: see `by_asset`.
+        fold: see `by_asset`.
+
+    Returns:
+        The split's key and the split.
+    """
+    split = by_asset(readings, policy, seed=seed, fold=fold)
+    said = hashlib.sha256(policy.model_dump_json().encode()).hexdigest()[:8]
+    key = f"{snapshot}-{said}-s{seed}{f'-f{fold}' if isinstance(policy.test, Folds) else ''}"
+    files.write_once(root / "splits" / f"{key}.json", split.to_json())
+    return key, split
 
 
 def folds(readings: pd.DataFrame, policy: SplitPolicy) -> list[tuple[str, ...]]:

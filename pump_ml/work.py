@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pump_ml import figures, files, registry, snapshots
 from pump_ml.errors import ConfigurationError
@@ -86,11 +88,15 @@ class Work:
         waveforms = self.waveforms if inputs == "waveform" else self.taken
         return make_windows(self.rows(part), self.problem, self.features, waveforms=waveforms)
 
+    def judged(self, inputs: str = "readings") -> Windows:
+        """The windows of the test assets that are judged; see `windows` for `inputs`."""
+        waveforms = self.waveforms if inputs == "waveform" else self.taken
+        which = self.problem.windows.judged
+        return make_windows(self.rows("test"), self.problem, self.features, which=which, waveforms=waveforms)
+
     def truth(self) -> pd.DataFrame:
         """Keys and labels of the test rows that are judged."""
-        windows = make_windows(
-            self.rows("test"), self.problem, self.features, which=self.problem.windows.judged, waveforms=self.taken
-        )
+        windows = self.judged()
         return windows.rows.join(windows.labels)
 
     def ask(self, model: Any, readings: pd.DataFrame) -> pd.DataFrame:
@@ -117,7 +123,13 @@ class Work:
         return chosen
 
     def limit(self, progress: Callable[[float], None]) -> dict[str, float]:
-        """The best score that anyone can reach on the test assets, by target, as the twin estimates it.
+        """The best score that anyone can reach on the test assets, by target; see `limit_scores`."""
+        of_assets = self.limit_scores(progress).values()
+        names = next(iter(of_assets), {})
+        return {name: round(float(np.concatenate([of[name] for of in of_assets]).mean()), 4) for name in names}
+
+    def limit_scores(self, progress: Callable[[float], None]) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """What the best answers that anyone can give would score, by test asset and target, as the twin estimates it.
 
         Empty where the twin did not make the data, for windows of another kind than those its limit is about
         (`pump_ml.twin.limit`), and where no test asset was watched long enough for one.
@@ -135,12 +147,15 @@ class Work:
         tested = set(self.split.test)
         numbers = [number for number in range(fleet.pumps) if fleet.asset_id(number) in tested]
         try:
-            found = limit.estimate(fleet, numbers[:: -(-len(numbers) // MOST_PUMPS)], progress)["targets"]
+            found = limit.scores(fleet, numbers[:: -(-len(numbers) // MOST_PUMPS)], progress)
         except ConfigurationError as error:
             log.info("%s", error)
             return {}
-        asked = {(target.name, target.metric) for target in self.problem.targets}
-        return {name: each["limit"] for name, each in found.items() if (name, each["metric"]) in asked}
+        asked = [t.name for t in self.problem.targets if limit.METRICS.get(t.name) == t.metric]
+        return {
+            fleet.asset_id(number): {name: of_pump[name] for name in asked if name in of_pump}
+            for number, of_pump in found.items()
+        }
 
     def log_lineage(self, part: str, run: str | None = None) -> None:
         """Note in MLflow that a run read this part of the snapshot."""

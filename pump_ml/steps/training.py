@@ -113,11 +113,8 @@ def plan(
         check_names(problem, families, preset, hyper, trials)  # nothing is set for one that does not fit
     for name in families:
         readiness.check_inputs(classes[name], data)
-    split = splits.by_asset(data.telemetry.readings, asked.split, seed=seed)
+    split_key, split = splits.store(settings.data, snapshot, data.telemetry.readings, asked.split, seed=seed)
     readiness.check_labels(data.telemetry.readings, split, asked)
-    policy = hashlib.sha256(asked.split.model_dump_json().encode()).hexdigest()[:8]
-    split_key = f"{snapshot}-{policy}-s{seed}"
-    files.write_once(settings.data / "splits" / f"{split_key}.json", split.to_json())
 
     client = registry.connect(settings)
     experiment = registry.experiment(client, asked, settings)

@@ -114,16 +114,7 @@ def estimate(
         ConfigurationError: the pumps have no window of 60 readings.
     """
     chosen = range(fleet.pumps) if numbers is None else numbers
-    priors: dict[bool, Prior] = {}
-    found = []
-    for place, number in enumerate(chosen):
-        scores = _scores(fleet, number, priors)
-        if scores:
-            found.append(scores)
-        if progress:
-            progress((place + 1) / len(chosen))
-    if not found:
-        raise ConfigurationError(f"limit: no window of {SAMPLE} readings in {len(chosen)} pumps; expected 1 or more")
+    found = list(scores(fleet, chosen, progress).values())
     given = GIVEN if fleet.dataset == "v3" else {}
     targets: Json = {
         name: {
@@ -137,10 +128,35 @@ def estimate(
     return {"dataset": fleet.dataset, "pumps": len(found), "windows": windows, "targets": targets}
 
 
-def _interval(scores: list[Array]) -> Json:
-    sums = np.array([each.sum() for each in scores])
-    counts = np.array([len(each) for each in scores])
-    drawn = np.random.default_rng(0).integers(0, len(scores), (1000, len(scores)))
+def scores(
+    fleet: Fleet, numbers: Sequence[int], progress: Callable[[float], None] | None = None
+) -> dict[int, dict[str, Array]]:
+    """What the best answers score at each window, by pump and target: 1 for a right class, else the absolute error.
+
+    Args:
+        fleet: whose windows are judged.
+        numbers: of its pumps; those without a window are left out.
+        progress: told the share that is done.
+
+    Raises:
+        ConfigurationError: the pumps have no window of 60 readings.
+    """
+    priors: dict[bool, Prior] = {}
+    found = {}
+    for place, number in enumerate(numbers):
+        if of_pump := _scores(fleet, number, priors):
+            found[number] = of_pump
+        if progress:
+            progress((place + 1) / len(numbers))
+    if not found:
+        raise ConfigurationError(f"limit: no window of {SAMPLE} readings in {len(numbers)} pumps; expected 1 or more")
+    return found
+
+
+def _interval(found: list[Array]) -> Json:
+    sums = np.array([each.sum() for each in found])
+    counts = np.array([len(each) for each in found])
+    drawn = np.random.default_rng(0).integers(0, len(found), (1000, len(found)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return {
