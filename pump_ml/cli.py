@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pump_ml import catalog, cli_twin, steps
+from pump_ml import catalog, cli_twin, protocols, steps
 from pump_ml.errors import ConfigurationError, DataError, PumpMLError
 from pump_ml.settings import Settings
 
@@ -215,6 +215,48 @@ def predict(
     # MLflow takes no whole numbers where the signature says double.
     frame = frame[list(predictor.columns)].astype({name: float for name in predictor.sensors if name in frame})
     loaded.predict(frame).to_csv(sys.stdout, index=False)
+
+
+@app.command()
+def benchmark(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(protocols.names())}.")],
+    seed: Annotated[list[int] | None, typer.Option("--seed", "--seeds", help="Repeat it for more.")] = None,
+    family: Annotated[
+        list[str] | None, typer.Option("--family", help="Repeat it for more; unset, all that fit.")
+    ] = None,
+    path: DataPath = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for NAME.json; the page is FOLDER.md. Unset, docs/benchmarks.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help=f"One of {', '.join(catalog.PRESETS)}.")] = None,
+    pumps: Pumps = None,
+    samples: Samples = None,
+    days: Days = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do again what an earlier try finished.")] = False,
+) -> None:
+    """Run a fixed protocol and write its scores; a second call goes on where the first was interrupted.
+
+    Seeds, families, preset, pumps, samples and days are the protocol's; to try others, say where to with --out.
+
+    Example: pump-ml benchmark fd001 --path cmapss_FD001.tar.gz --seed 7 --preset quick --out scratch
+    """
+    protocol = protocols.load_protocol(name)
+    sizes = {key: value for key, value in (("pumps", pumps), ("samples", samples), ("days", days)) if value is not None}
+    options = {**protocol.options, **sizes} if sizes else None
+    asked = protocol.changed(options=options, seeds=seed or None, families=family or None, preset=preset)
+    if out is None and asked != protocol:
+        changed = ", ".join(key for key, value in asked if value != getattr(protocol, key))
+        raise ConfigurationError(
+            f"benchmark {name!r} was asked for with other {changed} than its protocol's, so its scores cannot stand in "
+            "docs/benchmarks; give another folder: --out FOLDER"
+        )
+    from pump_ml import benchmark as benchmarks
+    from pump_ml.scoreboard import show_tables
+
+    with _bars() as progress:
+        document = benchmarks.run(name, asked, progress, path=path, fresh=fresh)
+    show_tables(document)
+    typer.echo(benchmarks.write(document, out or Path("docs/benchmarks")))
 
 
 @app.command()

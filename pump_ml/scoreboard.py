@@ -10,6 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pump_ml import benchmark_page
+
 NUMERIC = ("value", "threshold", "limit", "seconds")
 BOUND = {"higher": "≥", "lower": "≤"}
 
@@ -17,6 +19,17 @@ BOUND = {"higher": "≥", "lower": "≤"}
 def show(report: Mapping[str, Any]) -> None:
     """Print a training report on standard output."""
     Console().print(render(report), crop=False)
+
+
+def show_tables(document: Mapping[str, Any]) -> None:
+    """Print a benchmark's tables on standard output."""
+    for content in benchmark_page.tables(document):
+        table = Table(title=Text(content.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for place, column in enumerate(content.columns):
+            table.add_column(column, justify="right" if place else "left")
+        for row in content.rows:
+            table.add_row(*map(Text, row))
+        Console().print(table, crop=False)
 
 
 def render(report: Mapping[str, Any]) -> RenderableType:
