@@ -267,6 +267,32 @@ def write(document: Json, folder: Path) -> Path:
     """Write a document as ``NAME.json``, and the page of all documents there beside the folder, ``FOLDER.md``."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{document['name']}.json"
-    path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     folder.with_name(f"{folder.name}.md").write_text(benchmark_page.of_folder(folder), encoding="utf-8")
     return path
+
+
+def log(document: Json, path: Path) -> str:
+    """Keep a document as a finished run of the MLflow experiment ``benchmarks``; returns the run's id.
+
+    Its metrics are the medians, ``RUNG/TARGET_METRIC``, with the seconds and MiB of each family.
+    """
+    from pump_ml import registry  # MLflow is heavy
+
+    settings = Settings.load()
+    client = registry.connect(settings)
+    experiment = registry.named_experiment(client, "benchmarks", "Fixed protocols: docs/benchmarks.md", settings)
+    tags = {name: str(document[name]) for name in ("snapshot", "git_sha")} | {"benchmark": document["name"]}
+    run = str(client.create_run(experiment, run_name=document["name"], tags=tags).info.run_id)
+    points: list[tuple[str, float, int]] = []
+    for question in document["questions"]:
+        of_target = {target["name"]: target["metric"] for target in question["definition"]["targets"]}
+        asked = f"/{next(iter(of_target))}" if document["protocol"]["each_target"] else ""
+        for rung, content in question["rungs"].items():
+            points += [(f"{rung}/{t}_{of_target[t]}", found["median"], 0) for t, found in content["targets"].items()]
+            measured = {name: content[name] for name in ("seconds", "peak_mib") if content[name] is not None}
+            points += [(f"{rung}{asked}/{name}", value, 0) for name, value in measured.items()]
+    registry.log_points(client, run, points)
+    client.log_artifact(run, str(path))
+    client.set_terminated(run)
+    return run

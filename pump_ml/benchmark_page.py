@@ -54,13 +54,14 @@ def render(documents: Sequence[Json], folder: str) -> str:
 
 
 def tables(document: Json) -> list[Table]:
-    """A document's tables: one a target, and behind it coverage by mode and scores by fold where there are such."""
+    """A document's tables: one a target; behind it coverage by mode, scores by fold, published figures, where there are."""
     found = []
     for question in document["questions"]:
         for target in question["definition"]["targets"]:
             found.append(_scores(document, question, target))
             found += _by_mode(question, target)
             found += _by_fold(question, target)
+            found += _published(question, target)
     return found
 
 
@@ -85,7 +86,7 @@ def _markdown(table: Table) -> str:
 
 
 def _scores(document: Json, question: Json, target: Json) -> Table:
-    """A row a rung, then the goal and the published figures."""
+    """A row a rung, then the goal."""
     name, metric = target["name"], target["metric"]
     certainty = "ece" if target["kind"] == "classes" else "coverage"
     more = list(target["more_metrics"])
@@ -107,11 +108,6 @@ def _scores(document: Json, question: Json, target: Json) -> Table:
     blank = ("",) * (len(more) + 5)
     if (goal := document["protocol"]["goals"].get(name)) is not None:
         rows.append(("goal", f"{goal:g}", *blank))
-    rows += [
-        (f"{figure['model']} ({figure['source']})", f"{figure['value']:g}", *blank)
-        for figure in question["published"]
-        if figure["target"] == name
-    ]
     better = metrics.get(metric).better
     title = (
         f"{document['name']}: {name}, {metric} ({better} is better{', ' + target['unit'] if target['unit'] else ''})"
@@ -153,6 +149,16 @@ def _by_fold(question: Json, target: Json) -> list[Table]:
         for rung, seeds in of_rungs.items()
     )
     return [Table(f"{name}: {metric} by fold", ("", *heads), rows)]
+
+
+def _published(question: Json, target: Json) -> list[Table]:
+    rows = tuple(
+        (figure["model"], f"{figure['value']:g}", figure["source"])
+        for figure in question["published"]
+        if figure["target"] == target["name"]
+    )
+    title = f"{target['name']}: published figures"
+    return [Table(title, ("model", target["metric"], "source"), rows)] if rows else []
 
 
 def _middle(seeds: Sequence[Json], key: str) -> str:

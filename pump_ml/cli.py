@@ -233,6 +233,7 @@ def benchmark(
     samples: Samples = None,
     days: Days = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do again what an earlier try finished.")] = False,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Keep the scores in MLflow, experiment benchmarks.")] = False,
 ) -> None:
     """Run a fixed protocol and write its scores; a second call goes on where the first was interrupted.
 
@@ -256,7 +257,10 @@ def benchmark(
     with _bars() as progress:
         document = benchmarks.run(name, asked, progress, path=path, fresh=fresh)
     show_tables(document)
-    typer.echo(benchmarks.write(document, out or Path("docs/benchmarks")))
+    written = benchmarks.write(document, out or Path("docs/benchmarks"))
+    if mlflow:
+        benchmarks.log(document, written)
+    typer.echo(written)
 
 
 @app.command()

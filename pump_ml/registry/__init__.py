@@ -10,7 +10,17 @@ die between any two calls. What must happen once happens under a lock of the led
 """
 
 # The client first: it sets what MLflow reads when it is imported.
-from pump_ml.registry.client import CANDIDATE, CHAMPION, KEY, PARENT, SUPERSEDED, connect, experiment, prepare
+from pump_ml.registry.client import (
+    CANDIDATE,
+    CHAMPION,
+    KEY,
+    PARENT,
+    SUPERSEDED,
+    connect,
+    experiment,
+    named_experiment,
+    prepare,
+)
 from pump_ml.registry.orphans import OpenRun, close, finish, kill, open_runs, parents
 from pump_ml.registry.runs import (
     child_run,
@@ -59,6 +69,7 @@ __all__ = [
     "log_points",
     "log_predictor",
     "log_values",
+    "named_experiment",
     "open_parent",
     "open_runs",
     "parents",

@@ -67,15 +67,20 @@ def prepare() -> None:
 
 
 def experiment(client: "mlflow.MlflowClient", problem: Problem, settings: Settings) -> str:
-    """Id of the problem's experiment, made when it is not there; it opens in the UI's model-training view."""
-    found = client.get_experiment_by_name(problem.name)
+    """Id of the problem's experiment, made when it is not there."""
+    return named_experiment(client, problem.name, problem.description, settings)
+
+
+def named_experiment(client: "mlflow.MlflowClient", name: str, description: str, settings: Settings) -> str:
+    """Id of an experiment, made when it is not there; it opens in the UI's model-training view."""
+    found = client.get_experiment_by_name(name)
     if found is None:
-        tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": problem.description}
-        location = settings.mlflow_artifacts and f"{settings.mlflow_artifacts}/{problem.name}"
+        tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": description}
+        location = settings.mlflow_artifacts and f"{settings.mlflow_artifacts}/{name}"
         try:
-            return str(client.create_experiment(problem.name, artifact_location=location, tags=tags))
+            return str(client.create_experiment(name, artifact_location=location, tags=tags))
         except MlflowException:  # another task made it in the meantime
-            found = client.get_experiment_by_name(problem.name)
+            found = client.get_experiment_by_name(name)
             if found is None:
                 raise
     return str(found.experiment_id)
