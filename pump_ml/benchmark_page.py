@@ -54,7 +54,7 @@ def render(documents: Sequence[Json], folder: str) -> str:
 
 
 def tables(document: Json) -> list[Table]:
-    """A document's tables: one a target; behind it coverage by mode, scores by fold, published figures, where there are."""
+    """A document's tables: one a target, and behind it coverage by mode, scores by fold and published figures."""
     found = []
     for question in document["questions"]:
         for target in question["definition"]["targets"]:

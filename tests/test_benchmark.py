@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import whole_rows
 
-from pump_ml import benchmark, benchmark_page, catalog, comparison, protocols, registry, snapshots, splits, trial
+from pump_ml import benchmark, benchmark_page, catalog, comparison, files, protocols, registry, snapshots, splits, trial
 from pump_ml.errors import ConfigurationError, MemoryLimitError, PumpMLError, UnknownNameError
 from pump_ml.problems import load_problem
 from pump_ml.protocols import Protocol, load_protocol
@@ -165,7 +165,7 @@ def test_labels_of_the_test_fold_reach_nothing_but_the_scores(rig: tuple[Protoco
     protocol, path = rig
     benchmark.run("rig", protocol, silent, path=path)  # makes the snapshot
     root = Settings.load().data
-    (key,) = os.listdir(str(root / "snapshots"))
+    (key,) = files.names(root / "snapshots")
     clean = snapshots.load(root, "snapshots", key).telemetry
     problem = load_problem(protocol.problem)
     tested = set(splits.by_asset(clean.readings, problem.split, seed=7, fold=1).test)
