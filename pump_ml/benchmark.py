@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pump_ml import benchmark_page, catalog, comparison, files, snapshots, splits, steps
+from pump_ml import benchmark_page, catalog, comparison, files, readiness, snapshots, splits, steps
 from pump_ml.errors import ConfigurationError
 from pump_ml.evaluation import json_safe
 from pump_ml.problems import Folds, Problem, Target
@@ -50,13 +50,11 @@ def run(name: str, protocol: Protocol, progress: Progress, *, path: str | None =
         raise ConfigurationError(f"benchmark {name!r} makes its data itself; --path {path} is for one of files")
     if path is not None:
         options["path"] = path
-    if protocol.source == "simulated":  # told before hours go into the data
-        fitting(protocol.families, waveforms=bool(options.get("waveforms_h")))
     questions = protocol.questions()
     fetched = steps.fetch(protocol.source, options, progress=progress)
     key: str = steps.snapshot(steps.validate(fetched["raw"]))["snapshot"]
     snapshot = snapshots.load(Settings.load().data, "snapshots", key)
-    rungs = (NAIVE, *fitting(protocol.families, waveforms=snapshot.manifest.get("waveforms") is not None))
+    rungs = (NAIVE, *fitting(protocol.families, snapshot))
     if protocol.source == "simulated":
         rungs = (*rungs, LIMIT)
     trials = [
@@ -77,22 +75,20 @@ def run(name: str, protocol: Protocol, progress: Progress, *, path: str | None =
     return dict(json_safe(document))
 
 
-def fitting(asked: Sequence[str], *, waveforms: bool) -> tuple[str, ...]:
+def fitting(asked: Sequence[str], snapshot: snapshots.Snapshot) -> tuple[str, ...]:
     """The families that take part, the baseline first: it is what the others are held against.
 
     Args:
         asked: names of `pump_ml.catalog.FAMILIES`; none: all that can learn from the data.
-        waveforms: whether the data have some.
+        snapshot: the data.
 
     Raises:
-        ConfigurationError: a family that was asked for needs waveforms.
+        ConfigurationError: a family that was asked for learns from what the data do not bring.
     """
-    inputs = {family: catalog.load("family", catalog.FAMILIES, family).inputs for family in catalog.FAMILIES}
-    fit = [family for family in catalog.FAMILIES if waveforms or inputs[family] != "waveform"]
-    if strange := [family for family in asked if family not in fit]:
-        raise ConfigurationError(
-            f"family {strange[0]!r} learns from waveforms, and these data have none; expected {', '.join(fit)}"
-        )
+    families = {name: catalog.load("family", catalog.FAMILIES, name) for name in catalog.FAMILIES}
+    for name in asked:
+        readiness.check_inputs(families[name], snapshot)
+    fit = [name for name, family in families.items() if readiness.fits(family, snapshot)]
     return tuple(dict.fromkeys((BASELINE, *(asked or fit))))
 
 

@@ -10,7 +10,7 @@ from pump_ml import catalog
 from pump_ml.errors import ConfigurationError, UnknownNameError
 from pump_ml.problems import Problem, load_problem
 from pump_ml.settings import PACKAGE
-from pump_ml.strict import Strict
+from pump_ml.sources.strict import Strict
 
 SHIPPED = PACKAGE / "conf" / "benchmarks.yaml"
 

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pump_ml import hyper
 from pump_ml.errors import MemoryLimitError, PumpMLError, name_failure
 from pump_ml.evaluation import judge, naive_answers, refuse_known_assets
 from pump_ml.models import Family
 from pump_ml.models.calibration import Calibration
 from pump_ml.schema import ASSET
 from pump_ml.settings import PACKAGE
-from pump_ml.work import Curves, Work, hyper_parameters
+from pump_ml.work import Curves, Work
 
 Json = dict[str, Any]
 NAIVE, LIMIT = "naive", "limit"
@@ -56,7 +57,7 @@ class Trial:
     @property
     def key(self) -> str:
         """Names the result: everything that it follows from, the code included."""
-        family = {} if self.rung in (NAIVE, LIMIT) else hyper_parameters(self.rung, self.preset)[1]
+        family = {} if self.rung in (NAIVE, LIMIT) else asdict(hyper.make(self.rung, self.preset, {}))
         content = json.dumps([self.rung, self.seed, family, self.definition, self.splits, code()], sort_keys=True)
         return f"{self.snapshot}-{self.rung}-s{self.seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
@@ -162,7 +163,7 @@ def run(trial: Trial, progress: Callable[[float], None]) -> Json:
         if trial.rung == NAIVE:
             answered, calibration = naive_answers(work.windows("train").labels, truth, work.problem), Calibration()
         else:
-            family, _ = hyper_parameters(trial.rung, trial.preset)
+            family = hyper.make(trial.rung, trial.preset, {})
             answered, calibration, took = learn_and_answer(work, family, trial.seed, share)
             seconds += took
         card = judge(trial.rung, answered, truth, work.problem, calibration)
