@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +339,35 @@ def test_a_file_that_is_cut_off_or_of_another_kind_is_refused(tmp_path: Path) ->
     path.write_bytes(buffer.getvalue())
     with pytest.raises(SourceError, match=r"data.npz is not a whole npz file, .* correct format.kind"):
         source(tmp_path, bearings(), path).fetch()
+
+
+def test_members_of_an_archive_that_are_no_arrays_or_locked_are_refused(tmp_path: Path) -> None:
+    path = npz(tmp_path)
+    locked = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        locked[locked.find(mark) + place] |= 1  # the flag of an encrypted member, in both of its headers
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("B3", "a note")
+    with pytest.raises(SourceError, match=r"data.npz .* array 'B3' cannot be read: it is no array"):
+        source(tmp_path, bearings(), path).fetch()
+    path.write_bytes(locked)
+    with pytest.raises(SourceError, match=r"array 'B1' cannot be read: .*password"):
+        source(tmp_path, bearings(), path).fetch()
+
+
+def test_the_byte_order_of_another_machine_does_not_matter(tmp_path: Path) -> None:
+    plain = npz(tmp_path)
+    mapping = bearings(
+        arrays={"pattern": "B1_idx", "axes": ["row"], "columns": ["p"]},
+        asset_id="{p}",
+        time={"column": "p", "kind": "cycle"},
+        sensors={"p_bar": {"column": "p"}},
+        waveforms=None,
+        labels={"mode": {"column": "row", "type": "class", "map": {0: "a", 1: "b", 2: "c"}}},
+    )
+    expected = source(tmp_path, mapping, plain).fetch().readings
+    swapped = npz(tmp_path, "swapped.npz", B1_idx=np.array([2, 7, 12], dtype=">i4"))
+    pd.testing.assert_frame_equal(source(tmp_path, mapping, swapped).fetch().readings, expected)
 
 
 @pytest.mark.parametrize(

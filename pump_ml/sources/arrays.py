@@ -169,6 +169,10 @@ class _File:
             raise SourceError(f"{self.name}: {asked}: {UnknownNameError('array', key, self.keys)}")
         with _reading(self.name, self.kind, key):
             values = self._arrays[key]
+            if not isinstance(values, np.ndarray):  # NumPy gives other members of an archive as bytes
+                raise TypeError("it is no array")
+        # The byte order of another machine is a matter of storage; pandas and Arrow do not compute with it.
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
         if values.dtype.kind not in kinds:
             raise SourceError(
                 f"{self.name}: array {key!r} is of type {values.dtype}; expected numbers"
@@ -192,7 +196,8 @@ def _reading(name: str, kind: str, key: str | None) -> Iterator[None]:
     array = f"array {key!r}" if key else "the file"
     try:
         yield
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        # RuntimeError: the archive has a password, or a compression that zipfile lacks.
         if "Object arrays" in str(error):
             raise SourceError(
                 f"{name}: {array} holds Python objects, which only pickle reads; that could run foreign code and is "
