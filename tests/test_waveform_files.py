@@ -242,7 +242,8 @@ def test_lists_in_parquet_are_waveforms_and_a_row_may_lack_one(tmp_path: Path, k
     assert telemetry.readings["p_bar"].tolist() == [1, 2, 3]
     assert telemetry.readings["drive_end_rms_g"].tolist() == pytest.approx([1, np.nan, 3], nan_ok=True)
     assert telemetry.waveforms is not None
-    assert telemetry.waveforms.usable().tolist() == [True, False, True]
+    assert telemetry.waveforms.rows["time"].dt.hour.tolist() == [0, 2]
+    assert telemetry.waveforms.values[:, 0].tolist() == [[1, -1, 1, -1], [3, -3, 3, -3]]
     late = source(tmp_path, bearings(**LISTS)).fetch(start=pd.Timestamp("2026-01-01T01:30Z").to_pydatetime())
     assert late.waveforms is not None
     assert late.waveforms.values[:, 0].tolist() == [[3, -3, 3, -3]]
@@ -250,13 +251,42 @@ def test_lists_in_parquet_are_waveforms_and_a_row_may_lack_one(tmp_path: Path, k
 
 def test_lists_of_unequal_length_and_columns_that_are_none_are_refused(tmp_path: Path) -> None:
     lists(tmp_path, [[1.0, 2.0], None, [1.0, 2.0, 3.0]], pa.list_(pa.float64()))
-    with pytest.raises(SourceError, match=r"a.parquet: column 'acc' has 3 samples in row 3, 2 in row 1"):
+    with pytest.raises(
+        SourceError, match=r"a.parquet: column 'acc' has waveforms of 2 and of 3 samples; .*state waveforms"
+    ):
         source(tmp_path, bearings(**LISTS)).fetch()
     with pytest.raises(SourceError, match=r"column 'p' is of type double; expected lists of numbers"):
         source(tmp_path, bearings(**LISTS | {"waveforms": channel("p"), "sensors": {}})).fetch()
     lists(tmp_path, [None] * 3, pa.list_(pa.float64()))
-    with pytest.raises(SourceError, match=r"column 'acc' holds no waveform"):
+    with pytest.raises(SourceError, match=r"a.parquet: column 'acc' holds no waveform; state waveforms.samples"):
         source(tmp_path, bearings(**LISTS)).fetch()
+
+
+def test_where_the_samples_are_stated_another_length_costs_one_waveform(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stated = channel("acc") | {"samples": 4}
+    lists(tmp_path, [[1.0, -1.0, 1.0, -1.0], [2.0, 2.0, 2.0], [3.0, -3.0, 3.0, -3.0]], pa.list_(pa.float64()))
+    telemetry = source(tmp_path, bearings(**LISTS | {"waveforms": stated})).fetch()
+    assert telemetry.readings["drive_end_rms_g"].tolist() == pytest.approx([1, np.nan, 3], nan_ok=True)
+    assert telemetry.waveforms is not None
+    assert telemetry.waveforms.usable().tolist() == [True, False, True]
+    assert (
+        "a.parquet: 1 of 3 waveforms of column 'acc' have not 4 samples and count as missing; the first has 3"
+        in caplog.text
+    )
+    lists(tmp_path, [None] * 3, pa.list_(pa.float64()))
+    telemetry = source(tmp_path, bearings(**LISTS | {"waveforms": stated})).fetch()
+    assert telemetry.readings["drive_end_rms_g"].isna().tolist() == [True] * 3
+    assert telemetry.waveforms is not None
+    assert len(telemetry.waveforms) == 0
+    for index, count in ((3, 4), (7, 3), (10, 4)):
+        file = tmp_path / "B4" / f"acc_{index:05d}.csv"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("".join(f"9,39,{index * (-1) ** n}\n" for n in range(count)))
+    telemetry = source(tmp_path, bearings(**SNAPSHOTS | {"waveforms": stated})).fetch()
+    assert telemetry.readings["drive_end_rms_g"].tolist() == pytest.approx([3, np.nan, 10], nan_ok=True)
+    assert "B4/acc_00007.csv: waveforms of column 'acc' have 3 samples, not 4, and count as missing" in caplog.text
 
 
 def test_a_waveform_with_a_gap_or_flat_goes_to_quarantine_and_stays_among_the_raw_ones(tmp_path: Path) -> None:

@@ -33,11 +33,13 @@ class Cells:
 
     Args:
         table: cells, row by row.
-        records: samples ``(rows, samples)`` of the waveform taken at each row, by column; empty where there are none.
+        records: samples ``(waveforms, samples)`` by column; empty where there are none.
+        taken: place in `table` of the row that each waveform was taken at; None where each row has one.
     """
 
     table: pd.DataFrame
     records: Mapping[str, Stored] = field(default_factory=dict)
+    taken: NDArray[np.int64] | None = None
 
     @property
     def told(self) -> str:

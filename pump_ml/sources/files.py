@@ -7,6 +7,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Container, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -14,7 +15,6 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pandas.api.types import is_timedelta64_dtype
 
 from pump_ml.errors import ConfigurationError, SourceError
@@ -81,7 +81,8 @@ class FilesSource:
                     f"start/end {side.isoformat()}: expected a time with a zone, such as 2026-01-01T00:00:00+00:00; "
                     "readings whose time counts cycles have neither start nor end"
                 )
-        readings, waves, left, hashes = self._load()
+        whole, left, hashes = self._load()
+        readings = whole.rows
         for name, sensor in self.mapping.sensors.items():
             if sensor.derive:
                 readings[name] = convert(_elapsed(readings, sensor.factor or 1.0), sensor.unit, sensor.final_unit)
@@ -107,11 +108,11 @@ class FilesSource:
             tuple(self.mapping.labels),
             suite=self.mapping.suite,
             origin=self._origin(hashes) | window,
-            waveforms=_waveforms(readings, waves, self.mapping),
+            waveforms=_waveforms(readings, whole, self.mapping),
         )
 
-    def _load(self) -> tuple[pd.DataFrame, NDArray[np.float32] | None, dict[str, float], dict[str, str]]:
-        """The readings without what follows from time, the waveform of each, the life left of assets, file hashes."""
+    def _load(self) -> tuple[Table, dict[str, float], dict[str, str]]:
+        """All files as one table, without what follows from time; the life left of assets; the hash of each file."""
         claimed = self._claim()
         hashes: dict[str, str] = {}
         tables: dict[str, Table] = {}
@@ -125,18 +126,19 @@ class FilesSource:
                 else:
                     tables[name] = read_table(name, content, files, self.mapping)
         names = [name for name in claimed if name in tables]
-        readings = pd.concat([tables[name].rows.assign(**{_FILE: name}) for name in names], ignore_index=True)
+        whole = _joined({name: tables.pop(name) for name in names})
+        readings = whole.rows
         if self.mapping.time.kind == "cycle" and readings[TIME].notna().all():
             readings[TIME] = readings[TIME].astype("int64")
         _check_assets(readings)
-        waves = _joined({name: tables.pop(name).waves for name in names})
-        if self.mapping.waveforms and waves is not None:
-            readings = pd.concat([readings, self.mapping.waveforms.columns(waves, readings)], axis="columns")
+        if self.mapping.waveforms and whole.waves is not None:
+            # At a reading without a waveform the indicators are gaps.
+            readings = readings.join(self.mapping.waveforms.columns(whole.waves, readings.iloc[whole.taken]))
         left: dict[str, float] = {}
         for life, values in lives.items():
             siblings = [name for name in names if claimed[name] is claimed[life]]
             left |= _by_asset(life, values, readings[readings[_FILE].isin(siblings)])
-        return readings, waves, left, hashes
+        return replace(whole, rows=readings), left, hashes
 
     def _origin(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         mapping = self.mapping.model_dump(mode="json", exclude_none=True)
@@ -264,30 +266,33 @@ def _amount(span: pd.Series) -> pd.Series:
     return span.dt.total_seconds() / 3600 if is_timedelta64_dtype(span) else span.astype("float64")
 
 
-def _waveforms(readings: pd.DataFrame, waves: NDArray[np.float32] | None, mapping: FileMapping) -> Waveforms | None:
-    """The waveforms of `readings`, whose index says which; one without asset or time belongs to no window."""
-    told = mapping.waveforms
+def _waveforms(readings: pd.DataFrame, whole: Table, mapping: FileMapping) -> Waveforms | None:
+    """The waveforms taken at `readings`, rows of the whole table; one without asset or time belongs to no window."""
+    told, waves = mapping.waveforms, whole.waves
     if told is None or waves is None:
         return None
-    rows = readings.loc[readings[list(KEYS)].notna().all(axis=1), list(KEYS)]
+    kept = np.isin(whole.taken, readings.index[readings[list(KEYS)].notna().all(axis=1)])
+    rows = readings.loc[whole.taken[kept], list(KEYS)]
     if mapping.time.kind == "cycle":
         rows = rows.astype({TIME: "int64"})
     channels = tuple(Sensor(name, channel.unit, channel.description) for name, channel in told.channels.items())
-    taken = waves if len(rows) == len(waves) else waves[rows.index]
-    return Waveforms(rows.reset_index(drop=True), taken, channels, told.rate_hz)
+    return Waveforms(rows.reset_index(drop=True), waves if kept.all() else waves[kept], channels, told.rate_hz)
 
 
-def _joined(waves: Mapping[str, NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
-    """The waveforms of all files."""
-    given = {name: each for name, each in waves.items() if each is not None}
+def _joined(tables: Mapping[str, Table]) -> Table:
+    """The tables of all files, one below the other; each row knows its file."""
+    given = {name: table.waves for name, table in tables.items() if table.waves is not None}
     first = next(iter(given), "")
     for name, each in given.items():
         if each.shape[2] != given[first].shape[2]:
             raise SourceError(
                 f"{name} has {each.shape[2]} samples a waveform, {first} has {given[first].shape[2]}; waveforms have "
-                "one length: narrow files.pattern, or copy the file again"
+                "one length: state waveforms.samples, and others count as missing; or narrow files.pattern"
             )
-    return np.concatenate(list(given.values())) if given else None
+    begins = np.cumsum([0, *(len(table.rows) for table in tables.values())])
+    taken = [begin + table.taken for begin, table in zip(begins, tables.values(), strict=False)]
+    rows = pd.concat([table.rows.assign(**{_FILE: name}) for name, table in tables.items()], ignore_index=True)
+    return Table(rows, np.concatenate(list(given.values())) if given else None, np.concatenate(taken))
 
 
 def _check_assets(readings: pd.DataFrame) -> None:

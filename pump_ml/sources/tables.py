@@ -6,7 +6,7 @@ import logging
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from string import Formatter
 from typing import Any
@@ -24,6 +24,7 @@ from pump_ml.errors import SourceError, UnknownNameError
 from pump_ml.schema import ASSET, PART, RUN, TIME, convert
 from pump_ml.sources.arrays import Cells, read_arrays
 from pump_ml.sources.mapping import FileMapping, Files, Format, Label, SensorColumn, TimeColumn
+from pump_ml.sources.waveforms import WaveformColumns
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +40,13 @@ class Table:
 
     Args:
         rows: keys, time, sensors and labels, row by row as they stand in it.
-        waves: the waveform taken at each row, float32 ``(rows, channels, samples)``; None where there are none.
+        waves: float32 ``(waveforms, channels, samples)``; None where the mapping has none.
+        taken: place in `rows` of the one that each waveform was taken at.
     """
 
     rows: pd.DataFrame
     waves: NDArray[np.float32] | None
+    taken: NDArray[np.int64]
 
 
 def read_table(name: str, content: bytes, files: Files, mapping: FileMapping) -> Table:
@@ -70,15 +73,17 @@ def read_table(name: str, content: bytes, files: Files, mapping: FileMapping) ->
     for key, label in mapping.labels.items():
         if label.column:
             columns[key] = _label(raw[label.column], label, mapping.format, name)
-    waves = mapping.waveforms.stacked(cells.records) if mapping.waveforms else None
-    return Table(pd.DataFrame(columns), waves)
+    waves = mapping.waveforms.stacked(cells.records, name) if mapping.waveforms else None
+    taken = np.arange(len(raw), dtype=np.int64) if cells.taken is None else cells.taken
+    return Table(pd.DataFrame(columns), waves, taken)
 
 
 def _cells(name: str, content: bytes, files: Files, mapping: FileMapping) -> Cells:
     """The columns that the mapping asks for: names and times as text, the rest as pandas finds them."""
     written = mapping.format
     given = _from_name(name, files)
-    channels = [channel.column for channel in mapping.waveforms.channels.values()] if mapping.waveforms else []
+    told = mapping.waveforms
+    channels = [channel.column for channel in told.channels.values()] if told else []
     try:
         if mapping.arrays and written.kind in ("npz", "npy"):
             cells = read_arrays(name, content, written.kind, mapping.arrays)
@@ -86,12 +91,12 @@ def _cells(name: str, content: bytes, files: Files, mapping: FileMapping) -> Cel
         elif written.kind == "parquet":
             header = pq.read_schema(io.BytesIO(content)).names
             _check_header(name, [*header, *given], mapping)
-            cells = _parquet(name, content, [each for each in header if each in mapping.columns], channels)
+            cells = _parquet(name, content, [each for each in header if each in mapping.columns], channels, told)
         else:
             header = _header(name, content, written)
             _check_header(name, [*header, *given], mapping)
             raw = _delimited(content, header, mapping)
-            if mapping.waveforms:
+            if told:
                 records = {column: _numbers(raw[column], written, name).to_numpy()[None] for column in channels}
                 raw = raw.drop(columns=channels).head(1)  # the file is one waveform, taken at one reading
                 cells = Cells(raw, records)
@@ -107,7 +112,7 @@ def _cells(name: str, content: bytes, files: Files, mapping: FileMapping) -> Cel
         raise SourceError(
             f"{name} is not a {written.kind} file: {error}; correct format.kind in the mapping"
         ) from error
-    return Cells(cells.table.assign(**given), cells.records)
+    return replace(cells, table=cells.table.assign(**given))
 
 
 def _from_name(name: str, files: Files) -> dict[str, str]:
@@ -119,40 +124,55 @@ def _from_name(name: str, files: Files) -> dict[str, str]:
     raise SourceError(f"{name} matches {files.pattern!r} but not files.name {files.name!r}; correct one of them")
 
 
-def _parquet(name: str, content: bytes, asked: Sequence[str], channels: Sequence[str]) -> Cells:
-    """Columns of cells, and those of lists as records."""
+def _parquet(
+    name: str, content: bytes, asked: Sequence[str], channels: Sequence[str], told: WaveformColumns | None
+) -> Cells:
+    """Columns of cells, and those of lists as records of the rows that have one."""
     plain = [column for column in asked if column not in channels]
     # Without its metadata pandas makes no index of a column, such as the time.
     to_pandas = {"ignore_metadata": True}
     table = pd.read_parquet(io.BytesIO(content), engine="pyarrow", columns=plain, to_pandas_kwargs=to_pandas)
-    lists = pq.read_table(io.BytesIO(content), columns=list(channels)) if channels else None
-    records = {column: _records(name, column, lists.column(column)) for column in channels} if lists else {}
+    if told is None:
+        return Cells(table)
+    lists = pq.read_table(io.BytesIO(content), columns=list(channels))
+    given = np.any([lists.column(column).is_valid().to_numpy() for column in channels], axis=0)
+    lists = lists.filter(pa.array(given))
+    records = {column: _records(name, column, lists.column(column), told.samples) for column in channels}
     lengths = {column: record.shape[1] for column, record in records.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{column!r} {length}" for column, length in lengths.items())
-        raise SourceError(f"{name}: the channels of a waveform have one length; samples: {told}")
-    return Cells(table, records)
+        each = ", ".join(f"{column!r} {length}" for column, length in lengths.items())
+        raise SourceError(f"{name}: the channels of a waveform have one length; samples: {each}")
+    return Cells(table, records, np.flatnonzero(given))
 
 
-def _records(name: str, column: str, lists: "pa.ChunkedArray[Any]") -> NDArray[np.float32]:
-    """Samples ``(rows, samples)`` of a column of lists; NaN where a row has none."""
+def _records(name: str, column: str, lists: "pa.ChunkedArray[Any]", samples: int | None) -> NDArray[np.float32]:
+    """Samples ``(rows, samples)`` of a column of lists; NaN where a row has none, or another number of them."""
     kind: Any = lists.type
     is_list = any(check(kind) for check in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
     if not is_list or not (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)):
         raise SourceError(f"{name}: column {column!r} is of type {kind}; expected lists of numbers, a waveform a row")
     lengths = pc.list_value_length(lists).to_pandas()
     given = lengths.notna().to_numpy()
-    if not given.any():
-        raise SourceError(f"{name}: column {column!r} holds no waveform; remove the file or copy it again")
-    wanted = int(lengths[given].iloc[0])
-    if len(other := lengths[given & (lengths != wanted).to_numpy()]):
+    if samples is None and not given.any():
         raise SourceError(
-            f"{name}: column {column!r} has {int(other.iloc[0])} samples in row {other.index[0] + 1}, {wanted} in row "
-            f"{given.argmax() + 1}; waveforms have one length: put other lengths into files and a mapping of their own"
+            f"{name}: column {column!r} holds no waveform; state waveforms.samples where some files have none, else "
+            "copy the file again"
         )
-    found = np.full((len(lists), wanted), np.nan, dtype=np.float32)
-    found[given] = pc.list_flatten(lists.drop_null()).to_numpy().reshape(-1, wanted)
-    return found
+    wanted = samples or int(lengths[given].iloc[0])
+    fitting = (lengths == wanted).to_numpy()
+    if len(other := lengths[given & ~fitting]):
+        if samples is None:
+            raise SourceError(
+                f"{name}: column {column!r} has waveforms of {wanted} and of {int(other.iloc[0])} samples; they have "
+                "one length: state waveforms.samples, and others count as missing"
+            )
+        logger.warning(
+            "%s: %d of %d waveforms of column %r have not %d samples and count as missing; the first has %d",
+            *(name, len(other), given.sum(), column, wanted, other.iloc[0]),
+        )
+    records = np.full((len(lists), wanted), np.nan, dtype=np.float32)
+    records[fitting] = pc.list_flatten(lists.filter(pa.array(fitting))).to_numpy().reshape(-1, wanted)
+    return records
 
 
 def _check_header(name: str, header: list[str], mapping: FileMapping) -> None:

@@ -1,5 +1,6 @@
 """Waveforms of a mapping: channels with their units, and the condition indicators that become sensors."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -13,6 +14,8 @@ from pump_ml.indicators import Array
 from pump_ml.schema import Sensor
 from pump_ml.sources.indicators import Indicator
 from pump_ml.sources.strict import ColumnName, Strict, Text, Unit
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = 256
 """Waveforms whose indicators are computed together: what is in memory beside them."""
@@ -48,11 +51,13 @@ class WaveformColumns(Strict):
 
     Args:
         rate_hz: samples a second.
+        samples: of a waveform; one of another length counts as missing. Default: all have one length, or are refused.
         channels: by their new names.
         indicators: what becomes of them as sensors of the same reading.
     """
 
     rate_hz: float = Field(gt=0)
+    samples: int | None = Field(None, gt=1)
     channels: dict[ColumnName, Channel] = Field(min_length=1)
     indicators: tuple[Indicator, ...] = ()
 
@@ -88,15 +93,27 @@ class WaveformColumns(Strict):
             full = "_".join(filter(None, (stem, indicator.prefix, name)))
             yield name, full + unit * indicator.has_unit, self.channels[channel].unit * indicator.has_unit
 
-    def stacked(self, records: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """All channels ``(waveforms, channels, samples)``, from records ``(waveforms, samples)`` by column."""
-        return np.stack([channel.of(records[channel.column]) for channel in self.channels.values()], axis=1)
+    def stacked(self, records: Mapping[str, NDArray[Any]], where: str) -> NDArray[np.float32]:
+        """All channels ``(waveforms, channels, samples)``, from a file's records ``(waveforms, samples)``."""
+        columns = [channel.column for channel in self.channels.values()]
+        fitting = [self._fitting(records[column], f"{where}: waveforms of column {column!r}") for column in columns]
+        return np.stack(
+            [channel.of(each) for channel, each in zip(self.channels.values(), fitting, strict=True)], axis=1
+        )
+
+    def _fitting(self, record: NDArray[Any], told: str) -> NDArray[Any]:
+        """The record of a column, or gaps where it has another length than is stated."""
+        found = record.shape[1]
+        if self.samples is None or self.samples == found:
+            return record
+        logger.warning("%s have %d samples, not %d, and count as missing", told, found, self.samples)
+        return np.full((len(record), self.samples), np.nan, dtype=np.float32)
 
     def columns(self, waves: NDArray[np.float32], readings: pd.DataFrame) -> pd.DataFrame:
-        """The indicators of waveforms ``(readings, channels, samples)``, float64; NaN where one cannot be computed.
+        """The indicators of waveforms ``(waveforms, channels, samples)``, float64; NaN where one cannot be computed.
 
-        A waveform that is flat or has a gap says nothing: all its indicators are NaN, and validation quarantines the
-        reading.
+        `readings` are those that they were taken at. A waveform that is flat or has a gap says nothing: all its
+        indicators are NaN, and validation quarantines the reading.
         """
         names = [sensor.name for sensor in self.sensors()]
         found = np.full((len(waves), len(names)), np.nan)
