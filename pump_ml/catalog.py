@@ -28,6 +28,9 @@ FAMILIES: Mapping[str, str] = {
     "gru": "pump_ml.models.gru:Gru",
 }
 
+BENCHMARKS = ("twin_v2", "twin_v3", "fd001", "hydraulic", "femto", "cwru")
+"""Fixed protocols: conf/benchmarks.yaml."""
+
 PRESETS = ("quick", "standard", "full")
 """How long families learn: conf/presets.yaml."""
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pump_ml import catalog, cli_twin, protocols, steps
+from pump_ml import catalog, cli_twin, steps
 from pump_ml.errors import ConfigurationError, DataError, PumpMLError
 from pump_ml.settings import Settings
 
@@ -219,7 +219,7 @@ def predict(
 
 @app.command()
 def benchmark(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(protocols.names())}.")],
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(catalog.BENCHMARKS)}.")],
     seed: Annotated[list[int] | None, typer.Option("--seed", "--seeds", help="Repeat it for more.")] = None,
     family: Annotated[
         list[str] | None, typer.Option("--family", help="Repeat it for more; unset, all that fit.")
@@ -241,6 +241,8 @@ def benchmark(
 
     Example: pump-ml benchmark fd001 --path cmapss_FD001.tar.gz --seed 7 --preset quick --out scratch
     """
+    from pump_ml import protocols
+
     protocol = protocols.load_protocol(name)
     sizes = {key: value for key, value in (("pumps", pumps), ("samples", samples), ("days", days)) if value is not None}
     options = {**protocol.options, **sizes} if sizes else None

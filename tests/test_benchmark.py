@@ -31,7 +31,7 @@ from pump_ml import (
 )
 from pump_ml.errors import ConfigurationError, MemoryLimitError, PumpMLError, UnknownNameError
 from pump_ml.problems import load_problem
-from pump_ml.protocols import Protocol, load_protocol
+from pump_ml.protocols import Protocol, load_protocol, names
 from pump_ml.schema import Telemetry
 from pump_ml.settings import CHECKOUT, Settings
 from pump_ml.sources.mapping import shipped
@@ -388,3 +388,7 @@ def test_the_limit_by_pump_is_the_limit(tmp_path: Path) -> None:
     assert sorted(scores) == sorted(found.test)
     total = np.concatenate([of["rul_pct"] for of in scores.values()])
     assert work.limit(lambda _: None)["rul_pct"] == pytest.approx(total.mean(), abs=1e-4)
+
+
+def test_the_benchmarks_that_may_be_chosen_are_those_that_ship() -> None:
+    assert names() == catalog.BENCHMARKS

@@ -198,7 +198,10 @@ def test_a_family_fits_with_values_drawn_from_its_space(fitted: Fitted) -> None:
 
 def test_every_target_is_answered_within_its_range(fitted: Fitted) -> None:
     answers = fitted.predictor.predict(fitted.readings)
-    assert len(answers) == fitted.readings.loc[~_recorded(fitted.readings), "run_id"].nunique()
+    asked = fitted.readings.loc[~_recorded(fitted.readings)]
+    if fitted.predictor.recording:  # a run without a waveform has no answer
+        asked = asked[asked[fitted.predictor.recording.channels[0].name].map(np.size) > 1]
+    assert len(answers) == asked["run_id"].nunique()
     for target in fitted.problem.targets:
         if target.kind == "classes":
             probabilities = answers[[f"{target.name}_p_{name}" for name in target.classes]].to_numpy()
@@ -272,7 +275,7 @@ def test_other_columns_and_the_order_of_rows_and_columns_do_not_matter(fitted: F
 
 
 def test_a_missing_sensor_and_a_reading_that_is_no_number_are_refused(fitted: Fitted) -> None:
-    sensor = fitted.predictor.columns[-1]
+    sensor = [name for name in fitted.predictor.sensors if name in fitted.readings][-1]
     with pytest.raises(DataError, match=f"readings lack {sensor}"):
         fitted.predictor.predict(fitted.readings.drop(columns=sensor))
     broken = fitted.readings.copy()

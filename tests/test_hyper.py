@@ -1,7 +1,9 @@
 """What a run may set, and what is looked at before anything is trained: wrong values and labels are told at once."""
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import Trained
@@ -10,7 +12,7 @@ from pump_ml import hyper, readiness, registry, snapshots, steps
 from pump_ml.errors import ConfigurationError, DataError, UnknownNameError
 from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem
-from pump_ml.schema import Telemetry
+from pump_ml.schema import KEYS, Sensor, Telemetry, Waveforms
 from pump_ml.settings import Settings
 from pump_ml.splits import Split, by_asset
 
@@ -149,21 +151,26 @@ def test_a_target_without_a_column_is_refused(fleet: Telemetry, diagnosis: Probl
 
 
 @pytest.fixture
-def without_waveforms(crowned: Trained) -> str:
-    """Key of the same readings, stored without the waveforms."""
+def with_waveforms(crowned: Trained) -> str:
+    """Key of the crowned snapshot's readings, stored with a waveform at the last reading of each run."""
     root = Settings.load().data
-    return snapshots.store(root, "snapshots", snapshots.load(root, "snapshots", crowned.stored["snapshot"]).telemetry)
+    telemetry = snapshots.load(root, "snapshots", crowned.stored["snapshot"]).telemetry
+    rows = telemetry.readings.groupby("run_id").tail(1)[list(KEYS)].reset_index(drop=True)
+    values = np.random.default_rng(1).normal(0.0, 1.0, (len(rows), 1, 64)).astype(np.float32)
+    waveforms = Waveforms(rows, values, (Sensor("drive_end_g", "g_0"),), 1000.0)
+    return snapshots.store(root, "snapshots", replace(telemetry, waveforms=waveforms))
 
 
-def test_a_family_of_waveforms_does_not_fit_a_snapshot_of_readings(without_waveforms: str) -> None:
+def test_a_family_of_waveforms_does_not_fit_a_snapshot_of_readings(crowned: Trained) -> None:
     with pytest.raises(ConfigurationError, match="'cnn2d' learns from each window's waveform, and snapshot 'v2-"):
-        steps.plan(without_waveforms, "diagnosis", "t/1", families=("xgb", "cnn2d"))
+        steps.plan(crowned.stored["snapshot"], "diagnosis", "t/1", families=("xgb", "cnn2d"))
     assert registry.parents(registry.connect(), "t/1") == []
 
 
-def test_all_families_that_fit_take_part_where_none_is_named(crowned: Trained, without_waveforms: str) -> None:
-    assert steps.plan(without_waveforms, "diagnosis", "t/1", preset="quick")["others"] == ["xgb", "cnn1d", "gru"]
-    plan = steps.plan(crowned.stored["snapshot"], "diagnosis", "t/3", preset="quick")
+def test_all_families_that_fit_take_part_where_none_is_named(crowned: Trained, with_waveforms: str) -> None:
+    bare = crowned.stored["snapshot"]
+    assert steps.plan(bare, "diagnosis", "t/1", preset="quick")["others"] == ["xgb", "cnn1d", "gru"]
+    plan = steps.plan(with_waveforms, "diagnosis", "t/3", preset="quick")
     assert plan["others"] == ["xgb", "cnn1d", "cnn2d", "gru"]
     with pytest.raises(ConfigurationError, match="of cnn2d are set, which takes no part"):
-        steps.plan(without_waveforms, "diagnosis", "t/2", hyper={"cnn2d": {"bands": 32}})
+        steps.plan(bare, "diagnosis", "t/2", hyper={"cnn2d": {"bands": 32}})

@@ -377,14 +377,14 @@ def test_a_scaler_that_was_fitted_on_all_rows_is_refused_by_evaluation(
     plan = steps.plan(crowned.stored["snapshot"], "diagnosis", "test/leak", families=(), preset="quick")
     honest = Work.windows
 
-    def all_rows(self: Work, part: str) -> Any:
+    def all_rows(self: Work, part: str, inputs: str = "readings") -> Any:
         if part == "train":
-            return honest(_Everything(self), "train")  # type: ignore[arg-type]
-        return honest(self, part)
+            return honest(_Everything(self), "train", inputs)  # type: ignore[arg-type]
+        return honest(self, part, inputs)
 
     class _Everything:
         def __init__(self, work: Work) -> None:
-            self.problem, self.features = work.problem, work.features
+            self.problem, self.features, self.taken = work.problem, work.features, work.taken
             self.rows = lambda _: work.snapshot.telemetry.readings
 
     with monkeypatch.context() as patch:
@@ -416,9 +416,9 @@ def test_channels_are_those_of_the_training_rows_whatever_the_other_rows_hold(
         assert isinstance(predictor, NetworkPredictor)
         assert set(predictor.assets) == set(fitted_assets(learn, tune)) == set(assets[:20])
         channels.append(predictor.channels)
-    raw = train.x.reshape(-1, len(train.sensors))[:, : len(sensors)]
-    np.testing.assert_allclose(channels[0].mean[: len(sensors)], raw.mean(axis=0), rtol=1e-9)
-    np.testing.assert_allclose(channels[0].scale[: len(sensors)], raw.std(axis=0), rtol=1e-9)
+    expected = Channels.fit(train, diagnosis, family.pool)
+    np.testing.assert_array_equal(channels[0].mean, expected.mean)
+    np.testing.assert_array_equal(channels[0].scale, expected.scale)
     np.testing.assert_array_equal(channels[0].mean, channels[1].mean)
     np.testing.assert_array_equal(channels[0].scale, channels[1].scale)
 
@@ -431,7 +431,7 @@ def test_channels_do_not_look_at_the_validation_rows(fleet: Telemetry, diagnosis
     for validation in (tune, replace(tune, readings=tune.readings * 1000.0, commissioning=records)):
         predictor = family.fit(learn, validation, diagnosis, seed=1, watch=lambda *_: None)
         assert isinstance(predictor, NetworkPredictor)
-        expected = Channels.fit(learn, diagnosis)
+        expected = Channels.fit(learn, diagnosis, family.pool)
         np.testing.assert_array_equal(predictor.channels.mean, expected.mean)
         np.testing.assert_array_equal(predictor.channels.scale, expected.scale)
         assert predictor.channels.normal is not None
