@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from harness import Stack, crash, eventually, show
 
-CONF = {"families": ["baseline", "gru", "cnn1d"], "preset": "quick"}
+# So long that learning outweighs what a task costs besides.
+LONG = {"epochs": 80, "patience": 80}
+CONF = {"families": ["baseline", "gru", "cnn1d"], "preset": "quick", "hyper": {"gru": LONG, "cnn1d": LONG}}
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,10 @@ from harness import Stack, crash, eventually, show
 from pump_ml.errors import StackError
 
 # One network beside the baseline: its fit takes long enough to be hit.
-CONF = {"families": ["baseline", "cnn1d"], "preset": "quick"}
+# So long that a fault meets a network that learns.
+CONF = {
+    "families": ["baseline", "cnn1d"], "preset": "quick", "hyper": {"cnn1d": {"epochs": 80, "patience": 80}},
+}  # fmt: skip
 FAMILIES = ("baseline", "cnn1d")
 MODEL = "pump-diagnosis"
 OUTAGE_S = 30
