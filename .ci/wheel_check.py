@@ -12,7 +12,9 @@ CORE = (
     "generation", "ledger", "metrics", "models", "problems", "promotion", "schema", "scoreboard", "settings",
     "snapshots", "sources.files", "sources.simulated", "splits", "steps", "streaming", "twin.datasets", "windows",
 )  # fmt: skip
-SERVING = ("registry", "models.pyfunc", "models.baseline", "models.xgb")
+SERVING = (
+    "registry", "models.pyfunc", "models.baseline", "models.xgb", "models.cnn1d", "models.cnn2d", "models.gru",
+)  # fmt: skip
 HEAVY = ("great_expectations", "mlflow", "sklearn", "xgboost")
 
 for module in CORE:

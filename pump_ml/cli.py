@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -17,49 +16,36 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pump_ml import catalog, cli_twin, steps
+from pump_ml.cli_options import (
+    DataPath,
+    Dataset,
+    Days,
+    Families,
+    Hyper,
+    Mapping,
+    OwnProblem,
+    Preset,
+    Problem,
+    Pumps,
+    RunKey,
+    Samples,
+    Seed,
+    Shards,
+    Source,
+    StackFolder,
+    Trials,
+    Waveforms,
+    check_source,
+    parse_hyper,
+    simulated_options,
+)
 from pump_ml.errors import ConfigurationError, DataError, PumpMLError
-from pump_ml.settings import Settings
 
 console = Console(stderr=True)
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 local = typer.Typer(help="The local Airflow and MLflow that `make run` and `make ui` start.", no_args_is_help=True)
 app.add_typer(local, name="local")
 app.add_typer(cli_twin.app, name="twin")
-
-Source = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.SOURCES)}.")]
-Dataset = Annotated[str, typer.Option(help="Simulated. v2: samples at separated severity levels. v3: whole lives.")]
-Pumps = Annotated[int | None, typer.Option(help="Simulated pumps; unset, 560 in v2 and 140 in v3.")]
-Samples = Annotated[int | None, typer.Option(help="v2: simulated one-hour samples a pump; unset, 12.")]
-Days = Annotated[float | None, typer.Option(help="v3: how long each pump is watched; unset, 365.")]
-Waveforms = Annotated[
-    float | None,
-    typer.Option(
-        "--waveforms-h", help="Simulated vibration waveforms: v2, above 0 one a sample; v3, hours between two."
-    ),
-]
-Shards = Annotated[int | None, typer.Option(help="Parts that the simulated rows are made in; they change no row.")]
-Seed = Annotated[int, typer.Option(help="Same seed: same rows, same split, same trees.")]
-Mapping = Annotated[str | None, typer.Option(help="Files: name or path of the YAML that describes them.")]
-DataPath = Annotated[str | None, typer.Option("--path", help="Files: folder, file or archive.")]
-Problem = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.PROBLEMS)}, or the path of a YAML.")]
-OwnProblem = Annotated[
-    str | None, typer.Option("--problem", help=f"{', '.join(catalog.PROBLEMS)}, or a YAML; unset, the dataset's own.")
-]
-Preset = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.PRESETS)}: how long they learn.")]
-Families = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--family", help=f"Of {', '.join(catalog.FAMILIES)}; repeat it for more; unset, all that fit the data."
-    ),
-]
-Hyper = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="FAMILY.NAME=VALUE, a hyper-parameter such as xgb.depth=6; repeat it for more."),
-]
-Trials = Annotated[int, typer.Option(help="Trials that tune each family but the baseline; 0 for no tuning.")]
-RunKey = Annotated[str | None, typer.Option("--run", help="Name of the training run; a known one is taken up again.")]
-
-StackFolder = Annotated[Path, typer.Option("--folder", help="Where docker-compose.yaml is; unset, here.")]
 
 
 @app.command()
@@ -81,7 +67,7 @@ def dataset(
 
     Example: pump-ml dataset --source files --mapping cmapss_fd001 --path cmapss_FD001.tar.gz
     """
-    _show(_dataset(source, _simulated(dataset, pumps, samples, days, waveforms_h, shards, seed), mapping, path))
+    _show(_dataset(source, simulated_options(dataset, pumps, samples, days, waveforms_h, shards, seed), mapping, path))
 
 
 @app.command()
@@ -99,7 +85,7 @@ def train(
 
     Example: pump-ml train --snapshot v2-1a2b3c --family xgb --family cnn1d --set xgb.depth=6 --set cnn1d.epochs=20
     """
-    values = _hyper(hyper)
+    values = parse_hyper(hyper)
     run = run or _new_run()
     with _closing(run):
         trained = _train(snapshot, problem, family, preset, seed, values, trials, run)
@@ -127,7 +113,7 @@ def tune(
 
     Example: pump-ml tune --snapshot v2-1a2b3c --family xgb --trials 20 --timeout-minutes 30
     """
-    values = _hyper(hyper)
+    values = parse_hyper(hyper)
     run = run or _new_run()
     with _closing(run):
         plan = steps.plan(
@@ -177,9 +163,9 @@ def run_all(
     Example: pump-ml run --source files --mapping cmapss_fd001 --path cmapss_FD001.tar.gz --problem rul
     """
     problem = problem or catalog.DATASETS.get(dataset, "diagnosis")
-    values = _hyper(hyper)
+    values = parse_hyper(hyper)
     steps.check_names(problem, family, preset, values, trials)
-    made = _dataset(source, _simulated(dataset, pumps, samples, days, waveforms_h, shards, seed), mapping, path)
+    made = _dataset(source, simulated_options(dataset, pumps, samples, days, waveforms_h, shards, seed), mapping, path)
     run = run or _new_run()
     with _closing(run):
         _train(made["snapshot"], problem, family, preset, seed, values, trials, run)
@@ -332,10 +318,10 @@ def local_run(
     from pump_ml.local.commands import run
 
     problem = problem or catalog.DATASETS.get(dataset, "diagnosis")
-    values = _hyper(hyper)
+    values = parse_hyper(hyper)
     steps.check_names(problem, family, preset, values, trials)
-    simulated = _simulated(dataset, pumps, samples, days, waveforms_h, shards, seed)
-    _check_source(source, simulated, mapping, path)
+    simulated = simulated_options(dataset, pumps, samples, days, waveforms_h, shards, seed)
+    check_source(source, simulated, mapping, path)
     where = {"mapping": mapping, "path": path and str(Path(path).resolve())}
     data = {"source": source, **simulated, "problem": problem, "publish": False, **where}
     learning = {"families": family, "preset": preset, "hyper": values, "trials": trials}
@@ -375,25 +361,8 @@ def status() -> None:
     look()
 
 
-def _simulated(
-    dataset: str,
-    pumps: int | None,
-    samples: int | None,
-    days: float | None,
-    waveforms_h: float | None,
-    shards: int | None,
-    seed: int,
-) -> dict[str, Any]:
-    """Options of the source ``simulated``, and Params of the DAG ``dataset``; what is unset is theirs to say."""
-    asked = {
-        "dataset": dataset, "pumps": pumps, "samples": samples, "days": days, "waveforms_h": waveforms_h,
-        "shards": shards, "seed": seed,
-    }  # fmt: skip
-    return {name: value for name, value in asked.items() if value is not None}
-
-
 def _dataset(source: str, simulated: dict[str, Any], mapping: str | None, path: str | None) -> dict[str, Any]:
-    _check_source(source, simulated, mapping, path)
+    check_source(source, simulated, mapping, path)
     options = simulated
     if source != "simulated":
         options = {name: value for name, value in (("mapping", mapping), ("path", path)) if value is not None}
@@ -403,21 +372,6 @@ def _dataset(source: str, simulated: dict[str, Any], mapping: str | None, path: 
         validated = steps.validate(fetched["raw"])
         progress("validate", 1.0)
         return steps.snapshot(validated)
-
-
-def _check_source(source: str, simulated: dict[str, Any], mapping: str | None, path: str | None) -> None:
-    """Raise ConfigurationError for options that cannot be meant, before anything is started for them."""
-    Settings.load()
-    if source == "simulated":
-        if mapping or path:
-            raise ConfigurationError("--mapping and --path describe files; say --source files with them")
-        steps.plan_shards(source, simulated)
-    if source == "files" and mapping and path:
-        from pump_ml.sources.mapping import load_mapping
-
-        load_mapping(mapping)
-        if not Path(path).exists():
-            raise ConfigurationError(f"--path {path} does not exist; give a folder, a file or a tar archive")
 
 
 def _new_run() -> str:
@@ -432,25 +386,6 @@ def _closing(run: str) -> Iterator[None]:
     except BaseException:
         steps.close(run)
         raise
-
-
-def _hyper(words: list[str] | None) -> dict[str, dict[str, Any]]:
-    """What ``--set`` says: family -> name -> value; steps check it.
-
-    Raises:
-        ConfigurationError: a word is not of the form FAMILY.NAME=VALUE.
-    """
-    values: dict[str, dict[str, Any]] = {}
-    for word in words or ():
-        named = re.fullmatch(r"([^.=]+)\.([^.=]+)=(.+)", word)
-        if named is None:
-            raise ConfigurationError(f"--set {word}; expected FAMILY.NAME=VALUE, such as xgb.depth=6")
-        family, name, value = named.groups()
-        try:
-            values.setdefault(family, {})[name] = json.loads(value)
-        except json.JSONDecodeError:
-            values.setdefault(family, {})[name] = value
-    return values
 
 
 def _train(

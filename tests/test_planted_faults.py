@@ -17,7 +17,7 @@ from pump_ml.errors import ConfigurationError, ContractError, DataError, LeakErr
 from pump_ml.models import fitted_assets
 from pump_ml.models.cnn1d import Cnn1d
 from pump_ml.models.features import Channels
-from pump_ml.models.keras_fit import NetworkPredictor
+from pump_ml.models.network import NetworkPredictor
 from pump_ml.models.xgb import Xgb
 from pump_ml.problems import Problem
 from pump_ml.schema import Telemetry

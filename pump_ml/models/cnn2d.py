@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from pump_ml.models import Predictor, Recording, Watch
+from pump_ml.models import Recording
+from pump_ml.models.learning import LEARNING, NetworkFamily
 from pump_ml.models.network import NetworkPredictor
 from pump_ml.models.space import Choice, Range
-from pump_ml.problems import Problem
-from pump_ml.windows import Windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from pump_ml.models.checkpoint import Checkpoint
 
 FLOOR = 1e-3
 """Share of a band's mean power over the training waveforms that the logarithm does not look below."""
@@ -28,7 +25,7 @@ class Cnn2dPredictor(NetworkPredictor):
 
 
 @dataclass(frozen=True)
-class Cnn2d:
+class Cnn2d(NetworkFamily):
     """Log-power spectrograms in bands that widen with frequency, convolutions over both axes, and the readings beside.
 
     The spectrogram is computed by the network itself: short-time Fourier transforms with a Hann window, whose powers
@@ -43,11 +40,7 @@ class Cnn2d:
         filters: channels of the first convolution; each further one has twice as many.
         blocks: convolutions, each of which halves time and frequency.
         noise: standard deviation of what a training step adds to a spectrogram, in its own standard deviations.
-        pool: readings that are averaged into one step.
         width: of the layers that look at the readings.
-        dense: width of the dense layers.
-        dropout: share of features that a training step leaves out.
-        epochs, steps, rate, decay, patience, focus, balanced, deterministic: see `pump_ml.models.keras_fit.Learning`.
     """
 
     frame: int = 1024
@@ -57,24 +50,13 @@ class Cnn2d:
     filters: int = 12
     blocks: int = 3
     noise: float = 0.2
-    pool: int = 10
     width: int = 96
-    dense: int = 128
-    dropout: float = 0.1
-    epochs: int = 60
-    steps: int = 128
-    rate: float = 2e-3
-    decay: float = 0.1
-    patience: int = 20
-    focus: float = 0.0
-    balanced: bool = False
-    deterministic: bool = False
 
     name: ClassVar[str] = "cnn2d"
     inputs: ClassVar[Literal["readings", "waveform"]] = "waveform"
-    predictor: ClassVar[type[Predictor]] = Cnn2dPredictor
-    requires: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    predictor: ClassVar[type[NetworkPredictor]] = Cnn2dPredictor
     space: ClassVar[Mapping[str, Range | Choice]] = {
+        **LEARNING,
         "frame": Choice((256, 512, 1024, 2048)),
         "hop": Choice((128, 256, 512, 1024)),
         "bands": Range(16, 96),
@@ -82,45 +64,14 @@ class Cnn2d:
         "filters": Range(4, 32, log=True),
         "blocks": Range(1, 4),
         "noise": Range(0.0, 1.0),
-        "pool": Choice((1, 2, 3, 5, 6, 10, 12, 15)),
         "width": Range(8, 256, log=True),
-        "dense": Range(8, 512, log=True),
-        "dropout": Range(0.0, 0.6),
-        "epochs": Range(1, 1000, tuned=False),
-        "steps": Range(8, 2048, tuned=False),
-        "rate": Range(1e-4, 1e-2, log=True),
-        "decay": Range(1e-4, 1.0, log=True),
-        "patience": Range(1, 500, tuned=False),
-        # These change what the loss means, and trials are compared by it.
-        "focus": Range(0.0, 5.0, tuned=False),
-        "balanced": Choice((False, True), tuned=False),
-        "deterministic": Choice((False, True), tuned=False),
     }
 
-    def fit(
-        self,
-        train: Windows,
-        validation: Windows,
-        problem: Problem,
-        *,
-        seed: int,
-        watch: Watch,
-        checkpoint: "Checkpoint | None" = None,
-    ) -> Predictor:
-        """See `pump_ml.models.keras_fit.fit_network`."""
-        from pump_ml.models.keras_fit import Learning, fit_network  # where a network learns, TensorFlow is there
-
-        learning = Learning(
-            self.epochs, self.steps, self.rate, self.decay, self.patience, self.focus, self.balanced, self.deterministic
-        )
-        return fit_network(
-            Cnn2dPredictor, self._trunk, train, validation, problem, learning, seed=seed, watch=watch,
-            pool=self.pool, checkpoint=checkpoint, front=self._spectrogram,
-        )  # fmt: skip
-
-    def _trunk(self, readings: Any, image: Any) -> Any:
+    def trunk(self, *inputs: Any) -> Any:
+        """See `NetworkFamily.trunk`."""
         from keras import layers
 
+        readings, image = inputs
         x = layers.GaussianNoise(self.noise)(image)
         for block in range(self.blocks):
             x = layers.Conv2D(self.filters * 2**block, 3, padding="same", activation="swish")(x)
@@ -134,7 +85,7 @@ class Cnn2d:
         z = layers.Dropout(self.dropout)(z)
         return layers.Dense(self.dense, activation="swish")(z)
 
-    def _spectrogram(self, recording: Recording, waves: "NDArray[np.float32]") -> Any:
+    def front(self, recording: Recording, waves: "NDArray[np.float32]") -> Any:
         """A Keras model from waveforms to spectrograms ``(batch, frames, bands, channels)``.
 
         Each band has zero mean and unit variance over the training waveforms.

@@ -7,11 +7,7 @@ network cost no Python.
 
 import logging
 import os
-import tempfile
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,8 +23,10 @@ from pump_ml.errors import DataError
 from pump_ml.models import Array, Recording, Watch, class_codes, fitted_assets, training_values
 from pump_ml.models.checkpoint import Checkpoint
 from pump_ml.models.features import Channels
+from pump_ml.models.learning import NetworkFamily
 from pump_ml.models.losses import SparseFocalLoss
-from pump_ml.models.network import MAX_DIFFERENCE, NetworkPredictor, feed, waveforms_of
+from pump_ml.models.network import NetworkPredictor, feed, waveforms_of
+from pump_ml.models.onnx_export import as_keras, export
 from pump_ml.problems import Problem, Target
 from pump_ml.windows import Windows
 
@@ -42,62 +40,26 @@ COMPARED = 256
 """Windows on which the exported network is compared with the one that learnt."""
 
 
-@dataclass(frozen=True)
-class Learning:
-    """How long and how fast a network learns.
-
-    Args:
-        epochs: most epochs.
-        steps: batches in an epoch, about; the batch is the power of two from 32 to 512 that comes nearest.
-        rate: learning rate of AdamW (Loshchilov and Hutter 2019).
-        decay: its weight decay.
-        patience: epochs without a better validation loss before it stops; the rate halves after a third of them.
-        focus: gamma of the focal loss of classes; 0 is the cross-entropy.
-        balanced: whether classes weigh the same however often they occur.
-        deterministic: the same weights to the last digit for one seed and number of cores; slower.
-    """
-
-    epochs: int
-    steps: int
-    rate: float
-    decay: float
-    patience: int
-    focus: float = 0.0
-    balanced: bool = False
-    deterministic: bool = False
-
-
 def fit_network(
-    predictor: type[NetworkPredictor],
-    trunk: Callable[..., Any],
+    family: NetworkFamily,
     train: Windows,
     validation: Windows,
     problem: Problem,
-    learning: Learning,
     *,
     seed: int,
     watch: Watch,
-    pool: int = 1,
     checkpoint: Checkpoint | None = None,
-    front: Callable[[Recording, NDArray[np.float32]], Any] | None = None,
 ) -> NetworkPredictor:
     """Train a network and give back its best epoch by validation loss.
 
     Args:
-        predictor: the family's predictor class.
-        trunk: maps the channels ``(batch, steps, channels)``, and behind them what `front` gives, to features
-            ``(batch, n)`` that all heads share.
+        family: trunk, and how long and how fast it learns.
         train: what it learns from; channels and label scales are fitted on these windows alone.
         validation: what decides when the learning rate falls and when to stop.
         problem: targets, which become heads.
-        learning: how long and how fast.
         seed: of initial weights, order of batches and dropout.
         watch: gets the losses of each epoch, and the progress.
-        pool: readings that are averaged into one step.
         checkpoint: where each epoch is kept, and taken up again; None keeps none.
-        front: makes a Keras model that learns nothing more and maps waveforms ``(batch, channels, samples)`` to images,
-            from how they were taken and from training waveforms. It becomes the first part of the network. None where
-            the family looks at readings alone.
 
     Raises:
         DataError: there are no windows to learn from or to validate on.
@@ -105,39 +67,39 @@ def fit_network(
     if not len(train) or not len(validation):
         raise DataError(f"{len(train)} training and {len(validation)} validation windows; expected some of each")
     keras.utils.set_random_seed(seed)
-    if learning.deterministic:
+    if family.deterministic:
         tf.config.experimental.enable_op_determinism()
-    channels = Channels.fit(train, problem, pool)
+    channels = Channels.fit(train, problem, family.pool)
     offsets = channels.offsets(train.length)
     scales = {t.name: _scale(training_values(train, t)) for t in problem.targets if t.kind == "regression"}
     tables = channels.transform(train), channels.transform(validation)
     inputs = {"readings": keras.Input((len(offsets), len(channels.mean)), name="readings")}
     recording, fixed = None, None
     images: list[NDArray[np.float32] | None] = [None, None]
-    if front is not None:
+    if family.inputs == "waveform":
         recording = _recording(train)
         waves = [waveforms_of(part, recording)[part.taken] for part in (train, validation)]
-        fixed = front(recording, waves[0])
+        fixed = family.front(recording, waves[0])
         images = [_in_batches(fixed, each) for each in waves]
         inputs["image"] = keras.Input(fixed.output_shape[1:], name="image")
-    features = trunk(*inputs.values())
+    features = family.trunk(*inputs.values())
     network = keras.Model(inputs, _heads(problem, features))
     parts = [
         _Part(table, offsets, image, each, problem, scales)
         for table, image, each in zip(tables, images, (train, validation), strict=True)
     ]
-    _Trainer(network, problem, learning, seed, watch, checkpoint).fit(*parts)
+    _Trainer(network, problem, family, seed, watch, checkpoint).fit(*parts)
     if fixed is not None:
         given = {"readings": keras.Input(inputs["readings"].shape[1:], name="readings")}
         given["waveform"] = keras.Input(fixed.input_shape[1:], name="waveform")
         network = keras.Model(given, network({"readings": given["readings"], "image": fixed(given["waveform"])}))
     onnx, difference = export(network, feed(tables[0], offsets, train, slice(0, COMPARED), recording))
-    return predictor(
+    return family.predictor(
         problem,
         train.sensors,
         fitted_assets(train, validation),
         onnx=onnx,
-        keras=_saved(network),
+        keras=as_keras(network),
         channels=channels,
         scales=scales,
         difference=difference,
@@ -194,21 +156,21 @@ class _Trainer:
         self,
         network: Any,
         problem: Problem,
-        learning: Learning,
+        family: NetworkFamily,
         seed: int,
         watch: Watch,
         checkpoint: Checkpoint | None,
     ) -> None:
-        self.network, self.problem, self.learning = network, problem, learning
+        self.network, self.problem, self.family = network, problem, family
         self.seed, self.watch, self.checkpoint = seed, watch, checkpoint
-        self.optimizer = keras.optimizers.AdamW(learning.rate, weight_decay=learning.decay)
+        self.optimizer = keras.optimizers.AdamW(family.rate, weight_decay=family.decay)
         self.optimizer.build(network.trainable_variables)
         network.compile(self.optimizer)
-        self.losses = {target.name: _loss(target, learning.focus) for target in problem.targets}
+        self.losses = {target.name: _loss(target, family.focus) for target in problem.targets}
         self.weights = {t.name: CLASS_WEIGHT if t.kind == "classes" else VALUE_WEIGHT for t in problem.targets}
-        patience = learning.patience
+        patience = family.patience
         self.slower = keras.callbacks.ReduceLROnPlateau(
-            factor=0.5, patience=max(patience // 3, 1), min_lr=learning.rate / 50
+            factor=0.5, patience=max(patience // 3, 1), min_lr=family.rate / 50
         )
         self.stop = keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True)
         self.callbacks = keras.callbacks.CallbackList([self.slower, self.stop], model=network)
@@ -219,15 +181,15 @@ class _Trainer:
         self.class_weights = {
             t.name: tf.constant(_balance(train.labels[t.name].numpy(), len(t.classes)), tf.float32)
             for t in self.problem.targets
-            if t.kind == "classes" and self.learning.balanced
+            if t.kind == "classes" and self.family.balanced
         }
         learn, judge = self._compiled(train, learns=True), self._compiled(validation, learns=False)
-        size = batch_size(train.count, self.learning.steps)
+        size = batch_size(train.count, self.family.steps)
         steps = train.count // size
         checked = np.array_split(np.arange(validation.count), -(-validation.count // 2048))
         self.callbacks.on_train_begin()
         begin = self._taken_up()
-        for epoch in range(begin, self.learning.epochs):
+        for epoch in range(begin, self.family.epochs):
             order = np.random.default_rng([self.seed, epoch]).permutation(train.count)[: steps * size]
             losses = learn(tf.constant(order.reshape(steps, size), tf.int32))
             found = [judge(tf.constant(places[None], tf.int32)) for places in checked]
@@ -237,7 +199,7 @@ class _Trainer:
             if not np.isfinite(logs["loss"]):
                 raise DataError(
                     f"the network's loss is {logs['loss']} after epoch {epoch + 1}; choose a lower rate than "
-                    f"{self.learning.rate:g}"
+                    f"{self.family.rate:g}"
                 )
             self.callbacks.on_epoch_end(epoch, logs)
             self._report(epoch, logs)
@@ -245,7 +207,7 @@ class _Trainer:
             if self.network.stop_training:
                 break
         self.network.set_weights(self.stop.best_weights)
-        self.watch(self.learning.epochs, {"progress": 1.0})  # it may have stopped early
+        self.watch(self.family.epochs, {"progress": 1.0})  # it may have stopped early
 
     def _compiled(self, part: _Part, *, learns: bool) -> Callable[[Any], dict[str, Any]]:
         """A loop over batches ``(steps, batch)`` of places; gives the mean losses."""
@@ -285,7 +247,7 @@ class _Trainer:
             f"validation/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}": value
             for name, value in logs.items()
         }
-        values["progress"] = (epoch + 1) / self.learning.epochs
+        values["progress"] = (epoch + 1) / self.family.epochs
         self.points.append((epoch, values))
         self.watch(epoch, values)
 
@@ -325,45 +287,9 @@ class _Trainer:
             self.points.append((epoch, values))
             self.watch(epoch, values)
         log.warning(
-            "goes on after epoch %d of %d, which an earlier try reached", state["epoch"] + 1, self.learning.epochs
+            "goes on after epoch %d of %d, which an earlier try reached", state["epoch"] + 1, self.family.epochs
         )
-        return self.learning.epochs if state["over"] else int(state["epoch"]) + 1
-
-
-def export(network: Any, compared: Mapping[str, NDArray[np.float32]]) -> tuple[bytes, float]:
-    """A network as ONNX, and the largest difference between the answers of both.
-
-    Args:
-        network: of Keras.
-        compared: inputs to compare on, by name.
-
-    Raises:
-        DataError: the answers differ by more than `MAX_DIFFERENCE`.
-    """
-    import onnxruntime
-
-    ours = network.predict_on_batch(dict(compared))  # the exporter asks for a network that was called
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        path = Path(folder) / "network.onnx"
-        warnings.simplefilter("ignore")  # tf2onnx asks NumPy for names that it no longer has
-        network.export(path, format="onnx", verbose=False)
-        content = path.read_bytes()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    theirs = session.run(list(ours), dict(compared))
-    difference = max(float(np.abs(ours[name] - other).max()) for name, other in zip(ours, theirs, strict=True))
-    if not difference <= MAX_DIFFERENCE:
-        raise DataError(
-            f"the exported network answers otherwise than the one that learnt, by {difference:g}; expected at most "
-            f"{MAX_DIFFERENCE:g} training standard deviations"
-        )
-    return content, difference
-
-
-def _saved(network: Any) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.keras"
-        network.save(path)
-        return path.read_bytes()
+        return self.family.epochs if state["over"] else int(state["epoch"]) + 1
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ To add one: write its formula in `pump_ml.indicators`, then either list it in `S
 parameters, or make a class of it here and put it into `Indicator`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, Self
 
@@ -25,7 +26,7 @@ STATISTICS: Mapping[str, tuple[Callable[[Array], Array], bool]] = {
 """Formula, and whether it has the channel's unit."""
 
 
-class _Indicator(Strict):
+class _Indicator(Strict, ABC):
     """What all indicators have.
 
     Args:
@@ -37,9 +38,9 @@ class _Indicator(Strict):
     prefix: ColumnName | None = None
 
     @property
+    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """Its columns, without their channel."""
-        raise NotImplementedError
 
     @property
     def has_unit(self) -> bool:
@@ -51,6 +52,7 @@ class _Indicator(Strict):
         """The sensor with the shaft speed, or the speed in rpm; None where it is of no matter."""
         return None
 
+    @abstractmethod
     def of(self, waves: Array, rate_hz: float, shaft_hz: Array) -> Array:
         """Its columns ``(waveforms, names)``.
 
@@ -59,7 +61,6 @@ class _Indicator(Strict):
             rate_hz: samples a second.
             shaft_hz: ``(waveforms,)``; NaN where no speed is given.
         """
-        raise NotImplementedError
 
 
 class Statistic(_Indicator):
