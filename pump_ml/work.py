@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pump_ml import figures, files, registry, snapshots
 from pump_ml.errors import ConfigurationError
-from pump_ml.models import Predictor
+from pump_ml.models import Predictor, Recording
 from pump_ml.problems import Problem
 from pump_ml.schema import ASSET, COMMISSIONING, RUN, Waveforms
 from pump_ml.settings import Settings
@@ -50,8 +50,12 @@ class Work:
 
     def unfit(self, predictor: Predictor) -> str | None:
         """Why a model of an earlier run cannot be asked about this problem and these readings; None when it can."""
-        if missing := [column for column in predictor.columns if column not in self.snapshot.telemetry.readings]:
+        channels = predictor.recording.names if predictor.recording else ()
+        there = {*self.snapshot.telemetry.readings, *channels}
+        if missing := [column for column in predictor.columns if column not in there]:
             return f"the data lack {', '.join(missing)}"
+        if predictor.recording and not (self.recording and self.recording.like(predictor.recording)):
+            return f"it looks at waveforms of {predictor.recording}, and the data have {self.recording or 'none'}"
         ours, theirs = ([(t.name, t.kind, t.classes) for t in p.targets] for p in (self.problem, predictor.problem))
         if ours != theirs:
             return f"it answers {', '.join(name for name, *_ in theirs)}"
@@ -67,6 +71,12 @@ class Work:
         assets: tuple[str, ...] = getattr(self.split, part)
         readings = self.snapshot.telemetry.readings
         return readings[readings[ASSET].isin(assets)]
+
+    @property
+    def recording(self) -> Recording | None:
+        """How the snapshot's waveforms were taken; None where it has none."""
+        told = self.snapshot.manifest.get("waveforms")
+        return told and Recording.from_json({name: told[name] for name in ("channels", "rate_hz", "samples")})
 
     @cached_property
     def taken(self) -> Waveforms | None:

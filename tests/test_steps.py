@@ -511,6 +511,47 @@ def test_a_champion_of_another_window_length_is_called_unfit_and_falls(crowned: 
     assert "cannot answer this problem any more" in decision["reason"]
 
 
+def test_a_family_of_waveforms_goes_all_the_way_and_fits_where_such_waveforms_are(crowned: Trained) -> None:
+    """Its registered model is judged on the rows of the others, answers readings with arrays in their cells, and is
+    called unfit only where the data have no waveforms of its kind."""
+    fetched = steps.fetch("simulated", {"pumps": 28, "samples": 8, "seed": 8, "waveforms_h": 1.0})
+    stored = steps.snapshot(steps.validate(fetched["raw"]))
+    small = {"bands": 16, "filters": 4, "epochs": 3}
+    plan = steps.plan(
+        stored["snapshot"], "diagnosis", "test/heard", families=("cnn2d",), preset="quick", hyper={"cnn2d": small}
+    )
+    candidates = [steps.train(plan, family) for family in ("baseline", "cnn2d")]
+    evaluation = steps.evaluate(plan, candidates)
+    assert [card["family"] for card in evaluation["scorecards"]] == ["baseline", "cnn2d"]
+
+    model = registry.load_model(MODEL, candidates[1]["version"])
+    predictor = registry.predictor_of(model)
+    work, bare = Work(plan), Work({**plan, "snapshot": crowned.stored["snapshot"]})
+    assert work.unfit(predictor) is None
+    told = bare.unfit(predictor)
+    assert told is not None
+    assert told.startswith("it looks at waveforms of drive_end_g, non_drive_end_g at 25600 Hz with 10240 samples")
+
+    assert work.waveforms is not None
+    assert work.waveforms.values is not None
+    asset = work.split.test[0]
+    readings = work.rows("test")
+    readings = readings[readings["asset_id"] == asset]
+    waves = work.waveforms.rows.assign(
+        **{
+            channel.name: pd.Series(list(work.waveforms.values[:, place]), dtype=object)
+            for place, channel in enumerate(work.waveforms.channels)
+        }
+    )
+    asked = readings.merge(waves, on=["asset_id", "run_id", "time"], how="left")
+    answers = model.predict(asked[list(predictor.columns)])
+    judged = predictor.table(work.judged("waveform").of_assets([asset]))
+    pd.testing.assert_frame_equal(
+        answers[["run_id", "rul_pct"]].reset_index(drop=True), judged[["run_id", "rul_pct"]].reset_index(drop=True),
+        rtol=1e-5,
+    )  # fmt: skip
+
+
 def test_a_champion_of_an_older_format_is_called_unfit_and_falls(
     crowned: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:

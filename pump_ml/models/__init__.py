@@ -79,6 +79,18 @@ class Recording:
     rate_hz: float
     samples: int
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the channels."""
+        return tuple(channel.name for channel in self.channels)
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.names)} at {self.rate_hz:g} Hz with {self.samples} samples"
+
+    def like(self, other: Self) -> bool:
+        """Whether waveforms of both are alike to a model, whatever their descriptions say."""
+        return (self.names, self.rate_hz, self.samples) == (other.names, other.rate_hz, other.samples)
+
     def in_columns(self, readings: pd.DataFrame) -> Waveforms:
         """Such waveforms in cells of readings; see `pump_ml.schema.Waveforms.in_columns`."""
         return Waveforms.in_columns(readings, self.channels, self.rate_hz, self.samples)
@@ -129,7 +141,7 @@ class Predictor(ABC):
     def columns(self) -> tuple[str, ...]:
         """The columns of readings that `predict` needs."""
         measured = (name for name in self.sensors if name not in self.problem.derived)
-        channels = [channel.name for channel in self.recording.channels] if self.recording else []
+        channels = self.recording.names if self.recording else ()
         return (*KEYS, *((COMMISSIONING,) if self.problem.reference else ()), *measured, *channels)
 
     def calibrate(self, held_out: Windows) -> None:

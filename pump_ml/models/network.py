@@ -143,12 +143,6 @@ def waveforms_of(windows: Windows, recording: Recording) -> "NDArray[np.float32]
     if found is None or found.values is None or windows.taken is None:
         raise DataError("this model needs waveforms beside the readings, and these readings have none")
     there = Recording(found.channels, found.rate_hz, found.values.shape[2])
-    if [each.name for each in there.channels] != [each.name for each in recording.channels] or (
-        (there.rate_hz, there.samples) != (recording.rate_hz, recording.samples)
-    ):
-        raise DataError(
-            f"waveforms of {', '.join(each.name for each in there.channels)} at {there.rate_hz:g} Hz with "
-            f"{there.samples} samples; the model learnt from {', '.join(each.name for each in recording.channels)} at "
-            f"{recording.rate_hz:g} Hz with {recording.samples}"
-        )
+    if not there.like(recording):
+        raise DataError(f"waveforms of {there}; the model learnt from {recording}")
     return found.values
