@@ -105,14 +105,12 @@ def _results(trials: Sequence[Trial], progress: Progress, *, fresh: bool) -> dic
     results: dict[str, Json] = {}
     for number, trial in enumerate(trials):
         path = kept / f"{trial.key}.json"
-        if fresh:
-            files.remove_scratch(path)
-        if not files.exists(path):
+        if fresh or not files.exists(path):
 
             def report(share: float, number: int = number) -> None:
                 progress("benchmark", (number + share) / len(trials))
 
-            files.write_once(path, in_process(trial, report))
+            files.write_json(path, in_process(trial, report))
         results[trial.key] = files.read_json(path)
         progress("benchmark", (number + 1) / len(trials))
     return results

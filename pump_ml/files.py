@@ -90,12 +90,6 @@ def read_bytes(path: UPath) -> bytes:
     return _read(path)
 
 
-def remove_scratch(path: UPath) -> None:
-    """Remove a file that only a step's next try would have needed; nothing else is ever removed."""
-    with _store(path) as store, suppress(FileNotFoundError):
-        store.rm_file(path.path)
-
-
 def read_table(path: UPath) -> pa.Table:
     """A Parquet file as Arrow's table, whose nested columns pandas would take apart.
 
@@ -112,7 +106,12 @@ def read_table(path: UPath) -> pa.Table:
 
 def write_once(path: UPath, content: Any) -> None:
     """Write JSON, unless the file is there already: what was written first stays, however many write at once."""
-    _write(path, json.dumps(content, indent=1, sort_keys=True, default=str).encode(), once=True)
+    _write(path, _json(content), once=True)
+
+
+def write_json(path: UPath, content: Any) -> None:
+    """Write JSON in the place of what is there; a reader never meets half a file."""
+    _write(path, _json(content), once=False)
 
 
 def write_parquet(path: UPath, frame: pd.DataFrame) -> None:
@@ -147,6 +146,10 @@ def publish(folder: Path, target: UPath, *, last: str) -> None:
     found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     for path in sorted(found, key=lambda path: path == folder / last):
         _write(target.joinpath(*path.relative_to(folder).parts), path.read_bytes(), once=True)
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, indent=1, sort_keys=True, default=str).encode()
 
 
 def _read(path: UPath) -> bytes:

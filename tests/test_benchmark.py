@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -58,6 +59,15 @@ QUESTION = {
     "split": {"train": 0.75, "validation": 0.25, "test": {"number": 3, "stratify": "fault"}},
     "published": [{"model": "a guess", "target": "left_pct", "value": 25.0, "source": "nobody"}],
 }
+
+
+@pytest.fixture(autouse=True)
+def code_of_the_checkout() -> Iterator[None]:
+    """A model that an earlier test loaded put its copy of the code on the path, which a trial's process takes over."""
+    before = list(sys.path)
+    sys.path[:] = [entry for entry in before if "/artifacts/code" not in entry]
+    yield
+    sys.path[:] = before
 
 
 def silent(_: str, __: float) -> None:

@@ -1,7 +1,8 @@
 """The object store's buckets, and a user for each client: run once before every start of the stack, safe to run again.
 
-Buckets keep every version of an object; what an interrupted upload left is dropped after a week at the latest. A
-client may list, read and write its own buckets; none may delete, change settings or rights, or touch another's bucket.
+Buckets keep every version of an object, but former ones of checkpoints; what an interrupted upload left is dropped
+after a week at the latest. A client may list, read and write its own buckets; none may delete, change settings or
+rights, or touch another's bucket.
 
 A store with MinIO's API gets its users and policies through the admin API. On Ceph the users were made by
 ``s3-users.sh``, and policies of the buckets name them. At the end every client's own keys are tried.
@@ -36,6 +37,14 @@ CEPH_LIFECYCLE = {
     "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
 }
 """MinIO refuses such a rule, and needs none: it ends interrupted uploads after a day by itself."""
+DATA = "pump-data"
+CHECKPOINTS_LIFECYCLE = {
+    "ID": "checkpoints",
+    "Status": "Enabled",
+    "Filter": {"Prefix": "checkpoints/"},
+    "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
+}
+"""Each epoch of a network replaces its checkpoint: scratch, of which the former versions are of no use."""
 CEPH_PUBLIC = {"IgnorePublicAcls": True}
 """What an object's own rights say to the public counts for nothing. S3's other blocks do harm on Ceph 20: with
 BlockPublicAcls only the owner may write, and those for policies take each policy that allows something for public."""
@@ -206,12 +215,18 @@ def set_ceph_bucket(root: Any, owner: str, client: str, bucket: str) -> None:
         root.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=CEPH_PUBLIC)
         root.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
         done.append(f"opened to {client} only")
-    rules = found(root.get_bucket_lifecycle_configuration, bucket).get("Rules", [])
-    if CEPH_LIFECYCLE["ID"] not in {rule.get("ID") for rule in rules}:
-        rules = [*rules, CEPH_LIFECYCLE]  # those that somebody added stay
-        root.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+    if add_lifecycle(root, bucket, CEPH_LIFECYCLE):
         done.append("interrupted uploads end after 7 days")
     say(f"rights of bucket {bucket}: {', '.join(done) or 'as they were'}")
+
+
+def add_lifecycle(root: Any, bucket: str, rule: dict[str, Any]) -> bool:
+    """Add a rule to those of a bucket, which stay; False if it was there."""
+    rules = found(root.get_bucket_lifecycle_configuration, bucket).get("Rules", [])
+    if rule["ID"] in {known.get("ID") for known in rules}:
+        return False
+    root.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [*rules, rule]})
+    return True
 
 
 def found(ask: Any, bucket: str) -> dict[str, Any]:
@@ -290,6 +305,8 @@ def main() -> None:
     owner = wait(root)
     for bucket in BUCKETS:
         make_bucket(root, bucket)
+    if add_lifecycle(root, DATA, CHECKPOINTS_LIFECYCLE):
+        say(f"bucket {DATA}: former versions of checkpoints end after a day")
     admin = minio_admin()
     for client, buckets in CLIENTS.items():
         if admin:

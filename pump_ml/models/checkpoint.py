@@ -5,7 +5,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,7 +21,10 @@ STATE = "state"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One file that each epoch replaces: arrays, and JSON beside them. It is scratch, and goes when the model is kept.
+    """One file that each epoch replaces: arrays, and JSON beside them.
+
+    It is scratch, and next to nothing takes its place when the model is kept. It is not deleted, since nobody who
+    trains may delete in a bucket.
 
     Args:
         path: of the file, below the data root.
@@ -32,13 +35,16 @@ class Checkpoint:
     fingerprint: str
 
     def save(self, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> None:
-        """Write it whole or not at all."""
+        """Write it whole or not at all. A store that is full or away costs the checkpoint and not the training."""
         told = json.dumps({**state, "fingerprint": self.fingerprint}).encode()
 
         def write(sink: BinaryIO) -> None:
             np.savez(sink, allow_pickle=False, **arrays, **{STATE: np.frombuffer(told, dtype=np.uint8)})
 
-        files.write_stream(self.path, write)
+        try:
+            files.write_stream(self.path, write)
+        except Exception as error:  # noqa: BLE001 - whatever a store raises, the training is worth more
+            log.warning("%s was not kept (%s: %s); the training goes on", self.path, type(error).__name__, error)
 
     def load(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
         """What `save` wrote; None where there is nothing, or nothing that can be used."""
@@ -51,11 +57,14 @@ class Checkpoint:
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             log.warning("%s cannot be read (%s): the training begins anew", self.path, error)
             return None
-        if state.pop("fingerprint") != self.fingerprint:
-            log.warning("%s is of another training: this one begins anew", self.path)
+        of = state.pop("fingerprint")
+        if of != self.fingerprint:
+            if of:
+                log.warning("%s is of another training: this one begins anew", self.path)
             return None
         return arrays, state
 
-    def remove(self) -> None:
-        """The model is kept elsewhere now."""
-        files.remove_scratch(self.path)
+    def retire(self) -> None:
+        """The model is kept elsewhere now: nobody goes on from here."""
+        if files.exists(self.path):
+            replace(self, fingerprint="").save({}, {})
