@@ -58,7 +58,7 @@ def run(name: str, protocol: Protocol, progress: Progress, *, path: str | None =
     if protocol.source == "simulated":
         rungs = (*rungs, LIMIT)
     trials = [
-        {rung: [_trial(rung, seed, snapshot, question, protocol.preset) for seed in protocol.seeds] for rung in rungs}
+        {rung: [_trial(rung, seed, snapshot, question, protocol) for seed in protocol.seeds] for rung in rungs}
         for question in questions
     ]
     done = _results([trial for of in trials for mine in of.values() for trial in mine], progress, fresh=fresh)
@@ -92,11 +92,12 @@ def fitting(asked: Sequence[str], snapshot: snapshots.Snapshot) -> tuple[str, ..
     return tuple(dict.fromkeys((BASELINE, *(asked or fit))))
 
 
-def _trial(rung: str, seed: int, snapshot: snapshots.Snapshot, problem: Problem, preset: str) -> Trial:
+def _trial(rung: str, seed: int, snapshot: snapshots.Snapshot, problem: Problem, protocol: Protocol) -> Trial:
     readings, root = snapshot.telemetry.readings, Settings.load().data
     folds = len(splits.folds(readings, problem.split)) if isinstance(problem.split.test, Folds) else 1
     keys = [splits.store(root, snapshot.key, readings, problem.split, seed=seed, fold=fold)[0] for fold in range(folds)]
-    return Trial(rung, seed, snapshot.key, problem.model_dump(mode="json"), tuple(keys), preset)
+    definition = problem.model_dump(mode="json")
+    return Trial(rung, seed, snapshot.key, definition, tuple(keys), protocol.preset, protocol.reference)
 
 
 def _results(trials: Sequence[Trial], progress: Progress, *, fresh: bool) -> dict[str, Json]:

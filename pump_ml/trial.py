@@ -25,7 +25,7 @@ from pump_ml.errors import MemoryLimitError, PumpMLError, name_failure
 from pump_ml.evaluation import judge, naive_answers, refuse_known_assets
 from pump_ml.models import Family
 from pump_ml.models.calibration import Calibration
-from pump_ml.schema import ASSET
+from pump_ml.schema import ASSET, COMMISSIONING, KEYS
 from pump_ml.settings import PACKAGE
 from pump_ml.work import Curves, Work
 
@@ -45,6 +45,7 @@ class Trial:
         definition: the problem, JSON.
         splits: key of each fold's split.
         preset: of `pump_ml.catalog.PRESETS`.
+        reference: whether the readings that assets are compared with are judged too.
     """
 
     rung: str
@@ -53,12 +54,15 @@ class Trial:
     definition: Mapping[str, Any]
     splits: tuple[str, ...]
     preset: str
+    reference: bool = False
 
     @property
     def key(self) -> str:
         """Names the result: everything that it follows from, the code included."""
         family = {} if self.rung in (NAIVE, LIMIT) else asdict(hyper.make(self.rung, self.preset, {}))
-        content = json.dumps([self.rung, self.seed, family, self.definition, self.splits, code()], sort_keys=True)
+        content = json.dumps(
+            [self.rung, self.seed, family, self.definition, self.splits, self.reference, code()], sort_keys=True
+        )
         return f"{self.snapshot}-{self.rung}-s{self.seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def works(self) -> list[Work]:
@@ -160,12 +164,17 @@ def run(trial: Trial, progress: Callable[[float], None]) -> Json:
     seconds, folds, answers, truths = 0.0, [], [], []
     for work, share in zip(works, shares, strict=True):
         truth = work.truth()
+        if trial.reference:
+            new, as_new = reference_answers(work)
+            truth = pd.concat([truth, new], ignore_index=True)
         if trial.rung == NAIVE:
             answered, calibration = naive_answers(work.windows("train").labels, truth, work.problem), Calibration()
         else:
             family = hyper.make(trial.rung, trial.preset, {})
             answered, calibration, took = learn_and_answer(work, family, trial.seed, share)
             seconds += took
+            if trial.reference:
+                answered = pd.concat([answered, as_new[answered.columns]], ignore_index=True)
         card = judge(trial.rung, answered, truth, work.problem, calibration)
         folds.append({"rows": _rows(truth), "card": card.to_json()})
         answers.append(answered)
@@ -200,6 +209,25 @@ def learn_and_answer(
     refuse_known_assets(predictor.assets, asked.rows)
     bare = replace(asked, labels=asked.labels[[]])
     return predictor.table(bare), predictor.calibration, seconds
+
+
+def reference_answers(work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Truth and answers for the readings that test assets are compared with, about which no model is asked.
+
+    The answer is the naive one among the training assets' readings of that kind, within the range of their labels: an
+    asset that has just been put up is as the others were then.
+    """
+    names = [target.name for target in work.problem.targets]
+    known, asked = (rows[rows[COMMISSIONING]] for rows in (work.rows("train"), work.rows("test")))
+    answers = naive_answers(known[names], asked, work.problem)
+    for target in work.problem.targets:
+        if target.kind == "regression":
+            low, high = known[target.name].min(), known[target.name].max()
+            answers = answers.assign(**{f"{target.name}_low": low, f"{target.name}_high": high})
+        else:
+            shares = known[target.name].astype(str).value_counts(normalize=True)
+            answers = answers.assign(**{f"{target.name}_p_{name}": shares.get(name, 0.0) for name in target.classes})
+    return asked[[*KEYS, *names]], answers
 
 
 def _rows(truth: pd.DataFrame) -> dict[str, int]:

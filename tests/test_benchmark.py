@@ -148,6 +148,26 @@ def test_folds_are_pooled_or_averaged_and_seeds_give_median_and_range_without_do
     assert "ece" in learnt["seeds"][0]["values"]["fault"]
 
 
+def test_readings_that_assets_are_compared_with_are_judged_too_where_the_protocol_says_so(
+    rig: tuple[Protocol, str],
+) -> None:
+    protocol, path = rig
+    Path(protocol.options["mapping"]).write_text(yaml.safe_dump(RIG | {"commissioning": {"first": 5}}))
+    Path(protocol.problem).write_text(yaml.safe_dump(QUESTION | {"reference": "commissioning"}))
+    without = benchmark.run("rig", protocol, silent, path=path)["questions"][0]["rungs"]
+    whole = benchmark.run("rig", protocol.changed(reference=True), silent, path=path)["questions"][0]["rungs"]
+    new = 12 * 5
+    for rung in ("naive", "baseline"):
+        one, other = (rungs[rung]["seeds"][0] for rungs in (without, whole))
+        assert sum(fold["rows"] for fold in other["folds"]) - sum(fold["rows"] for fold in one["folds"]) == new
+    # A unit that has just been put up has nearly all of its life left, as the others had; a constant knows nothing.
+    learnt, all_rows = (rungs["baseline"]["seeds"][0]["values"]["left_pct"]["mae"] for rungs in (without, whole))
+    rows = sum(fold["rows"] for fold in without["baseline"]["seeds"][0]["folds"])
+    assert (all_rows * (rows + new) - learnt * rows) / new < 10.0
+    constants = [rungs["naive"]["seeds"][0]["values"]["left_pct"]["mae"] for rungs in (without, whole)]
+    assert constants[1] > constants[0]
+
+
 def test_each_target_is_a_question_of_its_own(rig: tuple[Protocol, str]) -> None:
     protocol, path = rig
     document = benchmark.run("rig", protocol.changed(each_target=True), silent, path=path)
