@@ -231,6 +231,20 @@ def test_buckets_are_made_once_with_versions(s3: ModuleType, capsys: pytest.Capt
 
 
 @pytest.mark.usefixtures("lax_store")
+def test_former_versions_of_checkpoints_end_and_rules_that_somebody_added_stay(s3: ModuleType) -> None:
+    root = s3.connect(*ROOT)
+    s3.make_bucket(root, s3.DATA)
+    theirs = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "raw/"}, "Expiration": {"Days": 900}}
+    root.put_bucket_lifecycle_configuration(Bucket=s3.DATA, LifecycleConfiguration={"Rules": [theirs]})
+    assert s3.add_lifecycle(root, s3.DATA, s3.CHECKPOINTS_LIFECYCLE)
+    assert not s3.add_lifecycle(root, s3.DATA, s3.CHECKPOINTS_LIFECYCLE)
+    rules = {rule["ID"]: rule for rule in root.get_bucket_lifecycle_configuration(Bucket=s3.DATA)["Rules"]}
+    assert set(rules) == {"theirs", "checkpoints"}
+    assert rules["checkpoints"]["Filter"] == {"Prefix": "checkpoints/"}
+    assert rules["checkpoints"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+
+
+@pytest.mark.usefixtures("lax_store")
 def test_a_store_that_lets_clients_do_too_much_ends_the_setup(s3: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "SETTLE_S", 0)
     root = s3.connect(*ROOT)
