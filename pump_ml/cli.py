@@ -178,14 +178,17 @@ def predict(
     model: Annotated[str, typer.Option(help="Registered model, such as pump-diagnosis.")],
     readings: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Parquet file of raw readings.")],
     version: Annotated[str, typer.Option(help="Version number, or an alias.")] = "champion",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print why: a row for each of the three sensors that mattered most.")
+    ] = False,
 ) -> None:
     """Answer raw readings with a registered model; prints CSV.
 
-    Example: pump-ml predict --model pump-diagnosis --readings var/data/snapshots/v2-1a2b3c/readings.parquet
+    Example: pump-ml predict --model pump-diagnosis --readings var/data/snapshots/v2-1a2b3c/readings.parquet --explain
     """
     import pandas as pd
 
-    from pump_ml import registry
+    from pump_ml import explanation, registry
 
     registry.connect()
     loaded = registry.load_model(model, version)
@@ -200,7 +203,8 @@ def predict(
         raise DataError(f"{readings} lacks {', '.join(missing)}; {model} needs {', '.join(predictor.columns)}")
     # MLflow takes no whole numbers where the signature says double.
     frame = frame[list(predictor.columns)].astype({name: float for name in predictor.sensors if name in frame})
-    loaded.predict(frame).to_csv(sys.stdout, index=False)
+    answers = explanation.explain(predictor, frame) if explain else loaded.predict(frame)
+    answers.to_csv(sys.stdout, index=False)
 
 
 @app.command()

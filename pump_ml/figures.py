@@ -115,6 +115,23 @@ def coverage_by_mode(shares: pd.DataFrame, sizes: pd.Series, level: float) -> Fi
     return figure
 
 
+def importance(of_targets: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Bars for each target: by how much a sensor moves an answer on average, what matters most on top.
+
+    Args:
+        of_targets: mean absolute contribution of each sensor, by target; see `pump_ml.explanation.importance`.
+    """
+    most = max(len(of_sensors) for of_sensors in of_targets.values())
+    figure = Figure(figsize=(5.0 * len(of_targets), 1.2 + 0.25 * most), layout="constrained")
+    for axes, (target, of_sensors) in zip(
+        figure.subplots(1, len(of_targets), squeeze=False).flat, of_targets.items(), strict=True
+    ):
+        axes.barh(list(of_sensors), list(of_sensors.values()), color=BLUE)
+        axes.invert_yaxis()
+        axes.set(xlabel="mean absolute contribution", title=target)
+    return figure
+
+
 def learning_curves(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure | None:
     """Losses over steps, training and validation side by side; None when there are none."""
     names = sorted({name.split("/", 1)[1] for name in curves if name.startswith(("train/", "validation/"))})

@@ -22,6 +22,7 @@ from pump_ml.windows import Windows, make_windows
 
 if TYPE_CHECKING:
     from pump_ml.models.checkpoint import Checkpoint
+    from pump_ml.models.normal_behaviour import NormalBehaviour
 
 Array = NDArray[np.float64]
 Answers = dict[str, Array]
@@ -30,7 +31,7 @@ classes."""
 Watch = Callable[[int, Mapping[str, float]], None]
 """Called with a step (epoch, tree) and the metrics there, while a family learns."""
 
-FORMAT = 3
+FORMAT = 4
 """Version of the folder that a predictor is saved as."""
 
 log = logging.getLogger(__name__)
@@ -117,10 +118,14 @@ class Predictor(ABC):
     family: ClassVar[str]
     recording: "Recording | None" = None
     """The waveforms that it needs beside the readings; None where it needs none."""
+    normal: "NormalBehaviour | None" = None
+    """What its assets' sensors show when they are new; None where there are no commissioning records."""
 
     def __init__(self, problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]) -> None:
         self.problem, self.sensors, self.assets = problem, sensors, assets
         self.calibration = Calibration()
+        self.usual: dict[str, float] = {}
+        self.units: dict[str, str] = {}
 
     @abstractmethod
     def answer(self, windows: Windows) -> Answers:
@@ -179,6 +184,17 @@ class Predictor(ABC):
         self.calibration = Calibration(intervals, temperatures)
         self.assets = tuple(sorted({*self.assets, *fitted_assets(held_out)}))
 
+    def remember(self, train: Windows, units: Mapping[str, str]) -> None:
+        """Keep what explanations name: each measured sensor's median over the training readings, and its unit.
+
+        Args:
+            train: the windows that it learnt from.
+            units: by sensor, as `pump_ml.schema.Sensor` has them; one that is missing counts as a pure number.
+        """
+        measured = [name for name in self.sensors if name not in self.problem.derived]
+        self.usual = {name: float(np.median(train.readings[:, train.sensors.index(name)])) for name in measured}
+        self.units = {name: units.get(name, "") for name in measured}
+
     def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
         """One row a run, for its last window.
 
@@ -192,12 +208,16 @@ class Predictor(ABC):
         Raises:
             DataError: a column is missing, a reading is not finite, or there is nothing but commissioning records.
         """
+        return self.table(self.last_windows(readings))
+
+    def last_windows(self, readings: pd.DataFrame) -> Windows:
+        """The windows that `predict` answers for: the last of each run."""
         known = readings[[column for column in self.columns if column in readings]]
         waveforms = self.recording.in_columns(readings) if self.recording else None
         windows = make_windows(known, self.problem, self.sensors, which="last", waveforms=waveforms)
         if not len(windows):
             raise DataError(f"{len(readings)} readings hold no run to answer for, beside commissioning records")
-        return self.table(windows)
+        return windows
 
     def table(self, windows: Windows) -> pd.DataFrame:
         """The answers for `windows` as a frame, see `predict`."""
@@ -234,6 +254,8 @@ class Predictor(ABC):
             "sensors": self.sensors,
             "assets": self.assets,
             "calibration": self.calibration.to_json(),
+            "usual": self.usual,
+            "units": self.units,
             "state": state,
         }
         (folder / "predictor.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -258,6 +280,7 @@ def load_predictor(folder: Path) -> Predictor:
         tuple(content["assets"]),
     )
     loaded.calibration = Calibration.from_json(content["calibration"])
+    loaded.usual, loaded.units = content["usual"], content["units"]
     return loaded
 
 

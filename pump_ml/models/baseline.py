@@ -63,6 +63,7 @@ class BaselinePredictor(Predictor):
     ) -> None:
         super().__init__(problem, sensors, assets)
         self.statistics, self.intervals, self.models, self.errors = statistics, intervals, models, errors
+        self.normal = statistics.normal
 
     @property
     def kept(self) -> dict[str, str]:

@@ -52,7 +52,7 @@ class NetworkPredictor(Predictor):
     ) -> None:
         super().__init__(problem, sensors, assets)
         self.onnx, self.keras, self.channels, self.scales, self.difference = onnx, keras, channels, scales, difference
-        self.recording = recording
+        self.recording, self.normal = recording, channels.normal
 
     @cached_property
     def session(self) -> Any:

@@ -123,6 +123,32 @@ class NormalBehaviour:
             energy[here] = np.where(known[here], np.square(plain) - np.square(level), 0.0)
         return Residuals(share, excess, energy, off, known)
 
+    def as_new(self, windows: Windows) -> Array:
+        """What each of the windows' readings would show if its asset were as it was in its commissioning record.
+
+        Normal under the conditions of the reading, and around it what the record's readings show in their order, so
+        that spreads are those of a working instrument. Conditions stay as they are.
+
+        Returns:
+            ``(readings, sensors)``, in the sensors' units.
+
+        Raises:
+            ValueError: the windows have no commissioning records.
+        """
+        if windows.commissioning is None:
+            raise ValueError("these windows have no commissioning records; the problem has to ask for the reference")
+        found = windows.readings.copy()
+        places = [self.sensors.index(name) for name in self.answers]
+        for asset, here in windows.blocks.items():
+            record = windows.commissioning[asset]
+            centre, own, _ = self._own(record)
+            at, shown = self._parts(record)
+            around = shown - self._terms(at - centre) @ own.T
+            at, _ = self._parts(windows.readings[here])
+            normal = self._terms(at - centre) @ own.T + around[np.arange(len(at)) % len(around)]
+            found[here, places] = self.scale[places] * np.sinh(normal)
+        return found
+
     def _own(self, record: Array) -> tuple[Array, Array, Array]:
         """What an asset's record tells: centre of its conditions, coefficients ``(answers, k)``, rate of repeats."""
         at, shown = self._parts(record)

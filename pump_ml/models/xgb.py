@@ -33,6 +33,7 @@ class XgbPredictor(Predictor):
     ) -> None:
         super().__init__(problem, sensors, assets)
         self.statistics, self.boosters = statistics, boosters
+        self.normal = statistics.normal
 
     def answer(self, windows: Windows) -> Answers:
         """See `Predictor.answer`."""

@@ -239,7 +239,7 @@ def train(
     Raises:
         ConfigurationError: the plan asks for trials, and `tune` has not tuned the family yet.
     """
-    from pump_ml import hyper, registry
+    from pump_ml import explanation, figures, hyper, registry
     from pump_ml.evaluation import as_learnt, judge
     from pump_ml.work import Curves, Work
 
@@ -280,6 +280,7 @@ def train(
             )
             return _candidate(*done)
         predictor.calibrate(tune)
+        predictor.remember(learn, {sensor.name: sensor.unit for sensor in work.snapshot.telemetry.sensors})
         truth = tune.rows.join(as_learnt(tune.labels, work.problem))
         card = judge(family, predictor.table(tune), truth, work.problem, predictor.calibration)
         registry.log_points(client, run, [*curves.points, ("train/seconds", seconds, 0)])
@@ -287,6 +288,9 @@ def train(
         client.log_dict(run, work.split.to_json(), "split.json")
         if figure := curves.figure():
             client.log_figure(run, figure, "plots/learning_curves.png")
+        important = explanation.importance(predictor, tune, seed=plan["seed"])
+        client.log_dict(run, important, "importance.json")
+        client.log_figure(run, figures.importance(important), "plots/importance.png")
         model = registry.log_predictor(predictor, work.example())
         candidate = {"family": family, "run": run, "seconds": seconds, "validation": card.headline(work.problem)}
         labels = {"family": family, "run_key": plan["run_key"], "snapshot": plan["snapshot"], "git_sha": git_sha()}
