@@ -20,17 +20,15 @@ from numpy.typing import NDArray
 from pump_ml.errors import DataError
 from pump_ml.models import Predictor
 from pump_ml.problems import Target
-from pump_ml.schema import KEYS
+from pump_ml.schema import ASSET, KEYS
 from pump_ml.windows import Windows
 
 Array = NDArray[np.floating[Any]]
 
-PERMUTATIONS = 8
+PERMUTATIONS = 16
 """Orders of the sensors for one explanation."""
-SAMPLE, FEW = 48, 2
+SAMPLE, FEW = 32, 4
 """Windows, and orders for each, for the importance over all of them: seconds, and sensors that matter stand out."""
-SAMPLE_WAVEFORMS = 8
-"""Windows where each answer looks at a waveform."""
 MOST = 2**23
 """Readings of all sensors in the copies of windows that are asked about at a time: 64 MiB."""
 
@@ -100,9 +98,8 @@ def explain(
 
 def importance(predictor: Predictor, windows: Windows, *, seed: int) -> dict[str, dict[str, float]]:
     """Mean absolute contribution of each sensor over a sample of windows, by target; what matters most first."""
-    most = min(SAMPLE_WAVEFORMS if predictor.recording else SAMPLE, len(windows))
     chosen = np.zeros(len(windows), dtype=np.bool_)
-    chosen[np.random.default_rng(seed).choice(len(windows), most, replace=False)] = True
+    chosen[np.random.default_rng(seed).permutation(len(windows))[:SAMPLE]] = True
     found = contributions(predictor, windows.where(chosen), permutations=FEW, seed=seed)
     of_targets = {}
     for name, moved in found.moved.items():
@@ -129,12 +126,17 @@ def contributions(predictor: Predictor, windows: Windows, *, permutations: int, 
     for some in cut.chunks(size):
         copies = np.repeat(shown[some, None, :, : len(measured)], len(masks), axis=1)
         copies[..., places] = np.where(masks[:, None], copies[..., places], reference[some, None][..., places])
-        rows = windows.rows[some]
+        rows = windows.rows[some].loc[lambda rows: rows.index.repeat(len(masks))].reset_index(drop=True)
+        # Copies in a row would look like an instrument that is stuck, so each is an asset of its own.
+        names = [str(copy) for copy in range(len(rows))]
+        records = windows.commissioning and {
+            name: windows.commissioning[asset] for name, asset in zip(names, rows[ASSET], strict=True)
+        }
         asked = Windows.stacked(
             problem.with_derived(sensors, copies.reshape(-1, len(measured))).reshape(-1, cut.length, len(sensors)),
             sensors,
-            rows.loc[rows.index.repeat(len(masks))].reset_index(drop=True),
-            commissioning=windows.commissioning,
+            rows.assign(**{ASSET: names}),
+            commissioning=records,
         )
         if windows.taken is not None:
             asked = replace(asked, waveforms=windows.waveforms, taken=windows.taken[some].repeat(len(masks)))
@@ -148,7 +150,7 @@ def contributions(predictor: Predictor, windows: Windows, *, permutations: int, 
         })  # fmt: skip
     return Contributions(
         players,
-        pd.concat(answers, ignore_index=True),
+        pd.concat(answers, ignore_index=True).assign(**{ASSET: windows.rows[ASSET].to_numpy()}),
         shown[..., places].mean(axis=1),
         reference[..., places].mean(axis=1),
         {target.name: np.concatenate([part[target.name] for part in moved]) for target in problem.targets},

@@ -155,6 +155,12 @@ def test_predictions_of_the_champion_are_printed_as_csv(trained: Trained, tmp_pa
     assert lines[0].startswith("asset_id,run_id,time,severity,severity_p_0")
     assert len(lines) == 9
     pd.read_csv(pd.io.common.StringIO(done.stdout))
+    done = pump_ml("predict", "--model", MODEL, "--readings", str(tmp_path / "raw.parquet"), "--explain")
+    assert done.returncode == 0, done.stderr
+    told = pd.read_csv(pd.io.common.StringIO(done.stdout))
+    assert (told.groupby(["run_id", "target"]).size() == 3).all()
+    assert len(told) == 8 * 4 * 3
+    assert told["text"].str.contains(" is normal: ").all()
     missing = pump_ml("predict", "--model", MODEL, "--readings", str(tmp_path / "raw.parquet"), "--version", "99")
     assert missing.returncode == 1
     assert "models:/pump-diagnosis/99 cannot be loaded" in missing.stderr

@@ -17,6 +17,7 @@ from made_up import MADE_UP
 
 from pump_ml import catalog, hyper, tuning
 from pump_ml.errors import DataError
+from pump_ml.explanation import contributions
 from pump_ml.models import Family, Predictor, load_predictor
 from pump_ml.problems import Problem, load_problem
 from pump_ml.schema import KEYS, Sensor, Telemetry, Waveforms
@@ -264,6 +265,20 @@ def test_once_calibrated_it_says_how_sure_it_is_and_answers_the_same(fitted: Fit
     loaded = load_predictor(tmp_path)
     assert loaded.calibration == once
     pd.testing.assert_frame_equal(loaded.table(fitted.test), after, check_exact=True)
+
+
+def test_what_moved_an_answer_adds_up_to_it_and_names_no_condition(fitted: Fitted) -> None:
+    predictor = copy.copy(fitted.predictor)
+    predictor.remember(fitted.train, {})
+    few = fitted.test.where(np.arange(len(fitted.test)) < 3)
+    found, other = (contributions(predictor, few, permutations=2, seed=seed) for seed in (1, 2))
+    measured = [name for name in predictor.sensors if name not in fitted.problem.derived]
+    assert set(found.sensors) == set(measured) - set(fitted.problem.conditions.names)
+    pd.testing.assert_frame_equal(found.answers, predictor.table(few), check_exact=False, atol=1e-5)
+    for target in fitted.problem.targets:
+        one, another = (each.moved[target.name] for each in (found, other))
+        assert np.isfinite(one).all()
+        assert one.sum(axis=1) == pytest.approx(another.sum(axis=1), abs=1e-5)
 
 
 def test_other_columns_and_the_order_of_rows_and_columns_do_not_matter(fitted: Fitted) -> None:

@@ -170,6 +170,19 @@ def test_the_sensor_that_a_fault_is_planted_in_matters_most(predictor: Predictor
     assert f"{vibration} shows" in told.loc["health_pct", "text"]
 
 
+def test_an_instrument_of_coarse_steps_does_not_look_stuck_for_being_copied(
+    predictor: Predictor, healthy: pd.DataFrame
+) -> None:
+    coarse = healthy.copy()
+    place = np.arange(len(coarse)) // 12 % 2
+    coarse["discharge_pressure_bar"] = np.where(coarse["commissioning"], 6.0 + 0.1 * place, 3.0)
+    windows = predictor.last_windows(coarse)
+    assert predictor.normal is not None
+    assert predictor.normal.residuals(windows).known.all(), "it is not stuck in the window itself"
+    found = contributions(predictor, windows, permutations=2, seed=1)
+    pd.testing.assert_frame_equal(found.answers, predictor.table(windows))
+
+
 def test_the_same_seed_gives_the_same_numbers_and_they_survive_storing(
     predictor: Predictor, healthy: pd.DataFrame, tmp_path: Path
 ) -> None:

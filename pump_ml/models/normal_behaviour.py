@@ -110,9 +110,12 @@ class NormalBehaviour:
         known = np.zeros(share.shape, dtype=np.bool_)
         off = np.zeros((len(windows.readings), len(self.conditions.names)))
         places = [self.sensors.index(name) for name in self.answers]
+        told: dict[int, tuple[Array, Array, Array]] = {}
         for asset, here in windows.blocks.items():
-            readings = windows.readings[here]
-            centre, own, rate = self._own(windows.commissioning[asset])
+            readings, record = windows.readings[here], windows.commissioning[asset]
+            if id(record) not in told:  # many assets have one record where they are copies of one
+                told[id(record)] = self._own(record)
+            centre, own, rate = told[id(record)]
             at, shown = self._parts(readings)
             off[here] = at - centre
             known[here] = self._known(off[here]) & (self._works(readings, rate, windows.length) > 0.0)
