@@ -206,6 +206,50 @@ def make_windows(
     return replace(windows, waveforms=waveforms, taken=taken).where(taken >= 0)
 
 
+def last_windows(x: Array, problem: Problem, sensors: Sequence[str], records: Array | None = None) -> Windows:
+    """The last window of each run, as `make_windows` cuts it, from arrays; each run is an asset of its own.
+
+    Args:
+        x: raw readings in order of time, ``(runs, readings, sensors)``, without the problem's derived quantities.
+        problem: as there.
+        sensors: as there.
+        records: commissioning record of each run's asset, of the same sensors; looked at where the problem uses it.
+
+    Raises:
+        DataError: an array is of another shape, a reading is not finite, or the records are missing.
+    """
+    measured, given = [name for name in sensors if name not in problem.derived], {"readings": x}
+    if problem.reference is not None:
+        if records is None or len(records) != len(x):
+            raise DataError(f"the problem compares each asset with its own record: give one for each of {len(x)} runs")
+        given["records"] = records
+    for what, values in given.items():
+        if values.ndim != 3 or values.shape[2] != len(measured) or 0 in values.shape:
+            raise DataError(f"{what} of shape {values.shape}; expected (runs, readings, {len(measured)}): {measured}")
+        if not np.isfinite(values).all():
+            raise DataError(f"{what} are not finite; validation quarantines such rows: validate first")
+    length = problem.windows.length
+    if (wanting := length - x.shape[1]) > 0:
+        x = np.concatenate([np.repeat(x[:, :1], wanting, axis=1), x], axis=1)
+    runs, count, _ = x.shape
+    names, nothing = [str(run) for run in range(runs)], pd.DataFrame(index=pd.RangeIndex(runs))
+    return Windows(
+        readings=problem.with_derived(sensors, np.asarray(x.reshape(runs * count, -1), dtype=np.float64)),
+        starts=np.arange(1, runs + 1, dtype=np.int64) * count - length,
+        length=length,
+        blocks={name: slice(run * count, (run + 1) * count) for run, name in enumerate(names)},
+        commissioning={
+            name: problem.with_derived(sensors, np.asarray(record, dtype=np.float64))
+            for name, record in zip(names, given["records"], strict=True)
+        }
+        if "records" in given
+        else None,
+        rows=nothing,
+        labels=nothing,
+        sensors=tuple(sensors),
+    )
+
+
 def _last_taken(waveforms: Waveforms, ends: pd.DataFrame, begins: "pd.Series[Any]") -> NDArray[np.int64]:
     """Position of the last usable waveform of the same run between two times, both included; -1 where there is none."""
     taken = waveforms.rows[list(KEYS)].assign(place=np.arange(len(waveforms)))[waveforms.usable()]

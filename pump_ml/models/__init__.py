@@ -18,7 +18,7 @@ from pump_ml.models.calibration import Calibration, Interval, fit_temperature, l
 from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem, Target
 from pump_ml.schema import ASSET, COMMISSIONING, KEYS, Sensor, Waveforms
-from pump_ml.windows import Windows, make_windows
+from pump_ml.windows import Windows, last_windows, make_windows
 
 if TYPE_CHECKING:
     from pump_ml.models.checkpoint import Checkpoint
@@ -219,9 +219,30 @@ class Predictor(ABC):
             raise DataError(f"{len(readings)} readings hold no run to answer for, beside commissioning records")
         return windows
 
+    def ask(self, readings: Array, records: Array | None = None) -> dict[str, NDArray[Any]]:
+        """What `predict` answers, from arrays: a frame costs more than the answer where few runs are asked about.
+
+        Args:
+            readings: raw, in order of time, ``(runs, readings, sensors)``: the sensors among `columns`, as they stand
+                there. Each run is taken for one of an asset of its own.
+            records: commissioning record of each run's asset, likewise; only where the problem uses it.
+
+        Returns:
+            The columns of `predict` but the keys, each ``(runs,)``.
+
+        Raises:
+            DataError: an array is of another shape, a reading is not finite, records are missing, or the model looks
+                at waveforms.
+        """
+        if self.recording:
+            raise DataError("this model looks at waveforms beside the readings; ask it with `predict`")
+        return self._columns(self.answer(last_windows(readings, self.problem, self.sensors, records)))
+
     def table(self, windows: Windows) -> pd.DataFrame:
         """The answers for `windows` as a frame, see `predict`."""
-        answers = self.answer(windows)
+        return windows.rows.assign(**self._columns(self.answer(windows)))
+
+    def _columns(self, answers: Answers) -> dict[str, NDArray[Any]]:
         columns: dict[str, Any] = {}
         for target in self.problem.targets:
             answer = _floats(answers[target.name])
@@ -235,7 +256,7 @@ class Predictor(ABC):
                 half = interval.half_width(value, self._modes(answers))
                 columns[f"{target.name}_low"] = _within(value - half, target)
                 columns[f"{target.name}_high"] = _within(value + half, target)
-        return windows.rows.assign(**columns)
+        return columns
 
     def _modes(self, answers: Answers) -> NDArray[np.str_] | None:
         """The predicted fault mode of each window; None where the problem names no target for it."""
@@ -290,10 +311,10 @@ def class_codes(values: pd.Series, classes: tuple[str, ...]) -> NDArray[np.int64
     Raises:
         ConfigurationError: a label is not among the problem's classes.
     """
-    text = values.astype(str)
-    if strange := sorted(set(text) - set(classes)):
+    codes, found = pd.factorize(values.astype(str), use_na_sentinel=False)
+    if strange := sorted(set(found) - set(classes)):
         raise ConfigurationError(f"{values.name}: {', '.join(strange)} is not among the classes {', '.join(classes)}")
-    return np.asarray(text.map({name: code for code, name in enumerate(classes)}), dtype=np.int64)
+    return np.array([classes.index(name) for name in found], dtype=np.int64)[codes]
 
 
 def training_values(windows: Windows, target: Target) -> Array:

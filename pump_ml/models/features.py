@@ -9,8 +9,9 @@ show beyond the asset's normal (`pump_ml.models.normal_behaviour`), since levels
 - ``off``: how far the conditions are from those of the record, and the ``level`` of those that the problem names.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -128,13 +129,19 @@ class Channels:
     def fit(cls, train: Windows, problem: Problem, pool: int = 1) -> Self:
         """From training windows only."""
         unscaled = cls(_normal(train, problem), min(pool, train.length), np.zeros(1), np.ones(1))
-        raw = unscaled._raw(train)
-        uses = np.zeros(len(raw))
+        uses = np.zeros(len(train.readings))
         for offset in unscaled.offsets(train.length):
-            uses += np.bincount(train.starts + offset, minlength=len(raw))
-        weights = uses / uses.sum()
-        mean = weights @ raw
-        scale = np.sqrt(weights @ np.square(raw - mean))
+            uses += np.bincount(train.starts + offset, minlength=len(uses))
+        # Moments of parts are merged as by Chan, Golub and LeVeque 1983, which loses no digits.
+        total, mean, squares = 0.0, np.zeros(1), np.zeros(1)
+        for here, raw in unscaled._pieces(train):
+            weights = uses[here]
+            if (count := float(weights.sum())) > 0.0:
+                centre = weights @ raw / count
+                apart, share = centre - mean, count / (total + count)
+                squares = squares + weights @ np.square(raw - centre) + np.square(apart) * total * share
+                mean, total = mean + apart * share, total + count
+        scale = np.sqrt(squares / total)
         return cls(unscaled.normal, unscaled.pool, mean, np.where(scale > 1e-12, scale, 1.0))
 
     def offsets(self, length: int) -> NDArray[np.int64]:
@@ -147,7 +154,15 @@ class Channels:
         At each reading stands the mean of the `pool` readings that end there; a window's steps are those at
         ``starts + offsets(length)``.
         """
-        return ((self._raw(windows) - self.mean) / self.scale).astype(np.float32)
+        table = np.empty((len(windows.readings), len(self.mean)), dtype=np.float32)
+        for here, rows in self.pieces(windows):
+            table[here] = rows
+        return table
+
+    def pieces(self, windows: Windows) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """What `transform` gives, some rows at a time, and where they stand in it."""
+        for here, raw in self._pieces(windows):
+            yield here, ((raw - self.mean) / self.scale).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """For the predictor's file."""
@@ -159,13 +174,40 @@ class Channels:
         """What `to_json` gave."""
         return cls(_restored(state), state["pool"], np.array(state["mean"]), np.array(state["scale"]))
 
-    def _raw(self, windows: Windows) -> Array:
-        blocks = []
-        if self.normal is None or not self.normal.conditions.names:
-            blocks.append(_rolling(windows.readings, self.pool))
-        if self.normal is not None:
-            blocks.append(_beyond(self.normal, windows, self.pool)[0])
-        return np.concatenate(blocks, axis=1)
+    def _pieces(self, windows: Windows) -> Iterator[tuple[slice, Array]]:
+        """The channels before they are scaled, some readings at a time: all at once take several times the readings."""
+        count, before = len(windows.readings), self.pool - 1
+        begins: Sequence[int] = range(0, count, CHUNK)
+        if self.normal is not None:  # it looks at whole assets, and no window looks across two
+            begins, before = _groups(windows), 0
+        for start, stop in pairwise([*begins, count]):
+            skipped = min(before, start)
+            some = _part(windows, start - skipped, stop)
+            blocks = []
+            if self.normal is None or not self.normal.conditions.names:
+                blocks.append(_rolling(some.readings, self.pool))
+            if self.normal is not None:
+                blocks.append(_beyond(self.normal, some, self.pool)[0])
+            yield slice(start, stop), np.concatenate(blocks, axis=1)[skipped:]
+
+
+def _groups(windows: Windows) -> list[int]:
+    """Where groups of assets begin that have `CHUNK` readings or more."""
+    begins: list[int] = []
+    for here in windows.blocks.values():
+        if not begins or here.start - begins[-1] >= CHUNK:
+            begins.append(here.start)
+    return begins
+
+
+def _part(windows: Windows, start: int, stop: int) -> Windows:
+    """These readings and the assets that begin in them; the windows themselves stay where they were."""
+    blocks = {
+        asset: slice(at.start - start, at.stop - start)
+        for asset, at in windows.blocks.items()
+        if start <= at.start < stop
+    }
+    return replace(windows, readings=windows.readings[start:stop], blocks=blocks)
 
 
 RAW = ("mean", "std", "slope", "last")

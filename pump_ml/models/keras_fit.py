@@ -25,7 +25,7 @@ from pump_ml.models.checkpoint import Checkpoint
 from pump_ml.models.features import Channels
 from pump_ml.models.learning import NetworkFamily
 from pump_ml.models.losses import SparseFocalLoss
-from pump_ml.models.network import NetworkPredictor, feed, waveforms_of
+from pump_ml.models.network import NetworkPredictor, waveform_feed, waveforms_of
 from pump_ml.models.onnx_export import as_keras, export
 from pump_ml.problems import Problem, Target
 from pump_ml.windows import Windows
@@ -72,7 +72,6 @@ def fit_network(
     channels = Channels.fit(train, problem, family.pool)
     offsets = channels.offsets(train.length)
     scales = {t.name: _scale(training_values(train, t)) for t in problem.targets if t.kind == "regression"}
-    tables = channels.transform(train), channels.transform(validation)
     inputs = {"readings": keras.Input((len(offsets), len(channels.mean)), name="readings")}
     recording, fixed = None, None
     images: list[NDArray[np.float32] | None] = [None, None]
@@ -85,15 +84,14 @@ def fit_network(
     features = family.trunk(*inputs.values())
     network = keras.Model(inputs, _heads(problem, features))
     parts = [
-        _Part(table, offsets, image, each, problem, scales)
-        for table, image, each in zip(tables, images, (train, validation), strict=True)
+        _Part(each, channels, image, problem, scales) for each, image in zip((train, validation), images, strict=True)
     ]
     _Trainer(network, problem, family, seed, watch, checkpoint).fit(*parts)
     if fixed is not None:
         given = {"readings": keras.Input(inputs["readings"].shape[1:], name="readings")}
         given["waveform"] = keras.Input(fixed.input_shape[1:], name="waveform")
         network = keras.Model(given, network({"readings": given["readings"], "image": fixed(given["waveform"])}))
-    onnx, difference = export(network, feed(tables[0], offsets, train, slice(0, COMPARED), recording))
+    onnx, difference = export(network, parts[0].compared(train, recording))
     return family.predictor(
         problem,
         train.sensors,
@@ -128,25 +126,35 @@ class _Part:
 
     def __init__(
         self,
-        table: NDArray[np.float32],
-        offsets: NDArray[np.int64],
-        images: NDArray[np.float32] | None,
         windows: Windows,
+        channels: Channels,
+        images: NDArray[np.float32] | None,
         problem: Problem,
         scales: Mapping[str, tuple[float, float]],
     ) -> None:
-        self.count, self.offsets = len(windows), tf.constant(offsets, tf.int32)
-        self.table, self.starts = tf.Variable(table, trainable=False), tf.constant(windows.starts, tf.int32)
+        self.count, self.offsets = len(windows), tf.constant(channels.offsets(windows.length), tf.int32)
+        # Filled piece by piece: of a whole table TensorFlow would make a copy.
+        self.table = tf.Variable(tf.zeros((len(windows.readings), len(channels.mean))), trainable=False)
+        for here, rows in channels.pieces(windows):
+            self.table[here].assign(rows)
+        self.starts = tf.constant(windows.starts, tf.int32)
         self.images = None if images is None else tf.Variable(images, trainable=False)
         self.labels = {target.name: tf.constant(_labels(windows, target, scales)) for target in problem.targets}
 
     def batch(self, places: Any) -> tuple[Any, dict[str, Any]]:
         """Inputs and labels of some windows."""
-        rows = tf.gather(self.starts, places)[:, None] + self.offsets
-        inputs = {"readings": tf.gather(self.table, rows)}
+        inputs = {"readings": self._readings(places)}
         if self.images is not None:
             inputs["image"] = tf.gather(self.images, places)
         return inputs, {name: tf.gather(each, places) for name, each in self.labels.items()}
+
+    def compared(self, windows: Windows, recording: Recording | None) -> dict[str, NDArray[np.float32]]:
+        """Inputs of the stored network for the first of the windows."""
+        given = {"readings": self._readings(tf.range(min(COMPARED, self.count))).numpy()}
+        return given if recording is None else given | waveform_feed(windows, slice(0, COMPARED), recording)
+
+    def _readings(self, places: Any) -> Any:
+        return tf.gather(self.table, tf.gather(self.starts, places)[:, None] + self.offsets)
 
 
 class _Trainer:

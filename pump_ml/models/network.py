@@ -132,9 +132,13 @@ def feed(
         DataError: it sees waveforms, and the windows have none, or others.
     """
     given = {"readings": table[windows.starts[some][:, None] + offsets]}
-    if recording is not None:
-        given["waveform"] = waveforms_of(windows, recording)[windows.taken[some]]  # type: ignore[index] # it has them
-    return given
+    return given if recording is None else given | waveform_feed(windows, some, recording)
+
+
+def waveform_feed(windows: Windows, some: slice, recording: Recording) -> "dict[str, NDArray[np.float32]]":
+    """The part of `feed` that is waveforms."""
+    found = waveforms_of(windows, recording)
+    return {"waveform": found[windows.taken[some]]}  # type: ignore[index] # where there are waveforms they were taken
 
 
 def waveforms_of(windows: Windows, recording: Recording) -> "NDArray[np.float32]":
