@@ -293,6 +293,32 @@ def test_other_columns_and_the_order_of_rows_and_columns_do_not_matter(fitted: F
         pd.testing.assert_frame_equal(fitted.predictor.predict(readings), answers, check_exact=True)
 
 
+def test_arrays_are_answered_as_a_frame_is(fitted: Fitted) -> None:
+    sensors = [name for name in fitted.predictor.sensors if name not in fitted.problem.derived]
+    recorded = _recorded(fitted.readings)
+    run = fitted.readings.loc[~recorded, "run_id"].iloc[-1]
+    asked = fitted.readings[fitted.readings["run_id"] == run].sort_values("time")
+    record = fitted.readings[recorded & (fitted.readings["asset_id"] == asked["asset_id"].iloc[0])].sort_values("time")
+    asked = asked[~_recorded(asked)]
+    readings, records = (np.stack([rows[sensors].to_numpy(dtype=np.float64)] * 2) for rows in (asked, record))
+    if fitted.predictor.recording:
+        with pytest.raises(DataError, match="looks at waveforms"):
+            fitted.predictor.ask(readings, records)
+        return
+    predictor = copy.copy(fitted.predictor)
+    predictor.calibrate(fitted.validation)
+    expected = predictor.predict(pd.concat([record, asked])).drop(columns=list(KEYS))
+    found = pd.DataFrame(predictor.ask(readings, records))
+    pd.testing.assert_frame_equal(found, pd.concat([expected, expected], ignore_index=True), rtol=1e-5)
+    with pytest.raises(DataError, match="are not finite"):
+        predictor.ask(np.where(np.arange(len(sensors)) > 0, readings, np.nan), records)
+    with pytest.raises(DataError, match=r"expected \(runs, readings, "):
+        predictor.ask(readings[..., 1:], records)
+    if fitted.problem.reference:
+        with pytest.raises(DataError, match="its own record"):
+            predictor.ask(readings)
+
+
 def test_a_missing_sensor_and_a_reading_that_is_no_number_are_refused(fitted: Fitted) -> None:
     sensor = [name for name in fitted.predictor.sensors if name in fitted.readings][-1]
     with pytest.raises(DataError, match=f"readings lack {sensor}"):

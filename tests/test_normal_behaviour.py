@@ -1,12 +1,14 @@
 """The normal behaviour model: what demand and weather explain is no residual, what a fault does is."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from pump_ml.models import features
 from pump_ml.models.features import Channels, Statistics
 from pump_ml.models.normal_behaviour import NormalBehaviour, Residuals, repeats
 from pump_ml.problems import Conditions, Problem
@@ -270,3 +272,49 @@ def test_channels_hold_what_a_reading_shows_beyond_normal(diagnosis: Problem) ->
     problem = diagnosis.model_copy(update={"conditions": CONDITIONS})
     train = windows(range(10))
     assert Channels.fit(train, problem, 10).transform(train).shape == (50 * 60, 3 * 3 + 3 + 1)
+
+
+@pytest.mark.parametrize("record", [True, False])
+@pytest.mark.parametrize("chunk", [1, 100, 301])
+def test_channels_do_not_depend_on_how_many_readings_are_looked_at_at_a_time(
+    chunk: int, record: bool, diagnosis: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, train = diagnosis.model_copy(update={"conditions": CONDITIONS}), windows(range(10))
+    train = train if record else replace(train, commissioning=None)
+    whole = Channels.fit(train, problem, 10)
+    seen = train.starts[:, None] + whole.offsets(60)
+    expected = whole.transform(train)[seen]
+    monkeypatch.setattr(features, "CHUNK", chunk)
+    parts = Channels.fit(train, problem, 10)
+    assert parts.mean == pytest.approx(whole.mean, rel=1e-9, abs=1e-9)
+    assert parts.transform(train)[seen] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_channels_of_many_readings_take_less_memory_than_the_readings(record: bool, diagnosis: Problem) -> None:
+    problem, few = diagnosis.model_copy(update={"conditions": CONDITIONS}), windows(range(10))
+    count, times = len(few.readings), 100
+    assert few.commissioning is not None
+    many = replace(
+        few,
+        readings=np.tile(few.readings, (times, 1)),
+        starts=(few.starts + count * np.arange(times)[:, None]).ravel(),
+        blocks={
+            f"{time} {asset}": slice(at.start + time * count, at.stop + time * count)
+            for time in range(times)
+            for asset, at in few.blocks.items()
+        },
+        commissioning={f"{n} {asset}": each for n in range(times) for asset, each in few.commissioning.items()},
+    )
+    many = many if record else replace(many, commissioning=None)
+    made = Channels.fit(few if record else replace(few, commissioning=None), problem, 10)
+    tracemalloc.start()
+    try:
+        if not record:  # with records, those of all assets are learnt from together
+            Channels.fit(many, problem, 10)
+        for _ in made.pieces(many):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < many.readings.nbytes

@@ -129,9 +129,9 @@ class Channels:
     def fit(cls, train: Windows, problem: Problem, pool: int = 1) -> Self:
         """From training windows only."""
         unscaled = cls(_normal(train, problem), min(pool, train.length), np.zeros(1), np.ones(1))
-        uses = np.zeros(len(train.readings))
+        begun, uses = np.bincount(train.starts, minlength=len(train.readings)), np.zeros(len(train.readings))
         for offset in unscaled.offsets(train.length):
-            uses += np.bincount(train.starts + offset, minlength=len(uses))
+            uses[offset:] += begun[: len(uses) - offset]
         # Moments of parts are merged as by Chan, Golub and LeVeque 1983, which loses no digits.
         total, mean, squares = 0.0, np.zeros(1), np.zeros(1)
         for here, raw in unscaled._pieces(train):

@@ -133,10 +133,10 @@ class _Part:
         scales: Mapping[str, tuple[float, float]],
     ) -> None:
         self.count, self.offsets = len(windows), tf.constant(channels.offsets(windows.length), tf.int32)
-        # Filled piece by piece: of a whole table TensorFlow would make a copy.
+        # Filled piece by piece, and by scatter: TensorFlow would copy a whole array, and a slice of a variable as well.
         self.table = tf.Variable(tf.zeros((len(windows.readings), len(channels.mean))), trainable=False)
         for here, rows in channels.pieces(windows):
-            self.table[here].assign(rows)
+            self.table.scatter_update(tf.IndexedSlices(rows, tf.range(here.start, here.stop)))
         self.starts = tf.constant(windows.starts, tf.int32)
         self.images = None if images is None else tf.Variable(images, trainable=False)
         self.labels = {target.name: tf.constant(_labels(windows, target, scales)) for target in problem.targets}
@@ -304,7 +304,7 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _balance(codes: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+def _balance(codes: NDArray[np.int32], classes: int) -> NDArray[np.float64]:
     """Weight of each class, inverse to how often it occurs, 1 on average over the windows."""
     count = np.bincount(codes, minlength=classes)
     return np.where(count > 0, len(codes) / np.maximum(count, 1) / max((count > 0).sum(), 1), 0.0)
@@ -346,6 +346,6 @@ def _loss(target: Target, focus: float) -> Any:
 
 def _labels(windows: Windows, target: Target, scales: Mapping[str, tuple[float, float]]) -> NDArray[Any]:
     if target.kind == "classes":
-        return class_codes(windows.labels[target.name], target.classes)
+        return class_codes(windows.labels[target.name], target.classes).astype(np.int32)
     mean, scale = scales[target.name]
     return ((training_values(windows, target) - mean) / scale).astype(np.float32)[:, None]
