@@ -1,5 +1,6 @@
 """The baseline's rungs: what a linear model with shrinkage adds to a forest, and that the better one is kept."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,25 @@ def test_the_forest_is_kept_where_both_are_right() -> None:
     assert isinstance(predictor, BaselinePredictor)
     assert predictor.errors["valve"]["linear"] == predictor.errors["valve"]["forest"] == 0.0
     assert predictor.kept["valve"] == "forest"
+
+
+def test_where_labels_are_noisy_the_forest_with_larger_leaves_is_kept() -> None:
+    def noisy(seed: int, scale: float) -> Windows:
+        windows = rig(SEEN, seed)
+        noise = np.random.default_rng(seed).normal(0.0, scale, len(windows))
+        wear = (
+            windows.labels["valve"] == "1"
+        ) + noise  # neither up nor down with the valve: nothing for the linear rung
+        return replace(windows, labels=windows.labels.assign(wear=wear))
+
+    def kept(scale: float) -> int:
+        predictor = Baseline(trees=20, members=1, share=0.1).fit(
+            noisy(2, scale), noisy(3, scale), PROBLEM.about("wear"), seed=0, watch=lambda *_: None
+        )
+        assert isinstance(predictor, BaselinePredictor)
+        return int(predictor.models["wear"].min_samples_leaf)
+
+    assert (kept(0.0), kept(2.0)) == (1, 10)
 
 
 @pytest.mark.parametrize(("count", "slopes"), [(1, 1), (5, 5), (12, 0), (60, 0)])
