@@ -119,12 +119,15 @@ class SplitPolicy(_Frozen):
         validation: share that stops and tunes the learning.
         test: share that is judged; or ``own``, the data's own part; or folds. Train and validation divide the rest.
         stratify: label by which the parts are balanced.
+        rotate: each asset that is not judged is set aside for validation once, by one of as many models as that takes,
+            which answer together. The parts stay as they are, and are the first model's.
     """
 
     train: float = Field(gt=0, lt=1)
     validation: float = Field(gt=0, lt=1)
     test: Annotated[float, Field(gt=0, lt=1)] | Literal["own"] | Folds = 0.2
     stratify: str | None = None
+    rotate: bool = False
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -118,10 +118,28 @@ def store(
         The split's key and the split.
     """
     split = by_asset(readings, policy, seed=seed, fold=fold)
-    said = hashlib.sha256(policy.model_dump_json().encode()).hexdigest()[:8]
+    said = hashlib.sha256(policy.model_dump_json(exclude={"rotate"}).encode()).hexdigest()[:8]
     key = f"{snapshot}-{said}-s{seed}{f'-f{fold}' if isinstance(policy.test, Folds) else ''}"
     files.write_once(root / "splits" / f"{key}.json", split.to_json())
     return key, split
+
+
+def rotations(split: Split, readings: pd.DataFrame, policy: SplitPolicy) -> list[tuple[str, ...]]:
+    """The assets that each model sets aside where the validation part is rotated; none where it is not.
+
+    The first sets the validation part aside; the training part is dealt to the others, stratum by stratum.
+
+    Args:
+        split: what the policy made of the readings.
+        readings: see `by_asset`.
+        policy: see `by_asset`.
+    """
+    if not policy.rotate:
+        return []
+    strata = _strata(readings, policy)
+    dealt = sorted(split.train, key=lambda asset: (strata[asset], hashlib.sha256(asset.encode()).digest()))
+    others = max(1, round(len(split.train) / len(split.validation)))
+    return [split.validation, *(tuple(sorted(dealt[place::others])) for place in range(others))]
 
 
 def folds(readings: pd.DataFrame, policy: SplitPolicy) -> list[tuple[str, ...]]:

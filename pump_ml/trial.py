@@ -199,10 +199,10 @@ def learn_and_answer(
     Raises:
         LeakError: the model was fitted on an asset of the test part.
     """
-    learn, tune = work.windows("train", family.inputs), work.windows("validation", family.inputs)
+    learn, tune = work.learning(family.inputs)
     curves = Curves(family.name, lambda _, share: progress(share))
     started = time.monotonic()
-    predictor = family.fit(learn, tune, work.problem, seed=seed, watch=curves.watch)
+    predictor = work.fit(family, learn, tune, seed=seed, watch=curves.watch)
     seconds = time.monotonic() - started
     predictor.calibrate(tune)
     asked = work.judged(family.inputs)

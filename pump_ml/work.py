@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pump_ml import figures, files, registry, snapshots
+from pump_ml import figures, files, registry, snapshots, splits
 from pump_ml.errors import ConfigurationError
-from pump_ml.models import Predictor, Recording
+from pump_ml.models import Family, Predictor, Recording, Watch, committee
+from pump_ml.models.checkpoint import Checkpoint
 from pump_ml.problems import Problem
 from pump_ml.schema import ASSET, COMMISSIONING, RUN, Waveforms
 from pump_ml.settings import Settings
@@ -66,9 +67,9 @@ class Work:
             return "it compares with the commissioning record otherwise"
         return None
 
-    def rows(self, part: str) -> pd.DataFrame:
-        """Readings of a part's assets."""
-        assets: tuple[str, ...] = getattr(self.split, part)
+    def rows(self, *parts: str) -> pd.DataFrame:
+        """Readings of the parts' assets."""
+        assets = [asset for part in parts for asset in getattr(self.split, part)]
         readings = self.snapshot.telemetry.readings
         return readings[readings[ASSET].isin(assets)]
 
@@ -88,15 +89,58 @@ class Work:
         """The snapshot's waveforms."""
         return snapshots.load_waveforms(self.settings.data, self.snapshot)
 
-    def windows(self, part: str, inputs: str = "readings") -> Windows:
+    def windows(self, parts: str | tuple[str, ...], inputs: str = "readings") -> Windows:
         """Windows to learn from or to tune on.
 
         Args:
-            part: of the split.
+            parts: of the split, one or several.
             inputs: what the family learns from, see `pump_ml.models.Family`.
         """
+        named = (parts,) if isinstance(parts, str) else parts
         waveforms = self.waveforms if inputs == "waveform" else self.taken
-        return make_windows(self.rows(part), self.problem, self.features, waveforms=waveforms)
+        return make_windows(self.rows(*named), self.problem, self.features, waveforms=waveforms)
+
+    @cached_property
+    def rotations(self) -> list[tuple[str, ...]]:
+        """The assets that each model of a committee sets aside; none where one model is learnt."""
+        return splits.rotations(self.split, self.snapshot.telemetry.readings, self.problem.split)
+
+    def learning(self, inputs: str = "readings") -> tuple[Windows, Windows]:
+        """The windows that are learnt from, and those that say how well; the same where assets take turns.
+
+        Args:
+            inputs: see `windows`.
+        """
+        if not self.rotations:
+            return self.windows("train", inputs), self.windows("validation", inputs)
+        both = self.windows(("train", "validation"), inputs)
+        return both, both
+
+    def fit(
+        self,
+        family: Family,
+        learn: Windows,
+        tune: Windows,
+        *,
+        seed: int,
+        watch: Watch,
+        checkpoint: Checkpoint | None = None,
+    ) -> Predictor:
+        """Fit one model, or a committee where assets take turns.
+
+        Args:
+            family: with its hyper-parameters.
+            learn: of `learning`.
+            tune: of `learning`.
+            seed: of the family.
+            watch: see `pump_ml.models.Watch`.
+            checkpoint: see `pump_ml.models.Family.fit`.
+        """
+        if self.rotations:
+            return committee.fit(
+                family, learn, self.rotations, self.problem, seed=seed, watch=watch, checkpoint=checkpoint
+            )
+        return family.fit(learn, tune, self.problem, seed=seed, watch=watch, checkpoint=checkpoint)
 
     def judged(self, inputs: str = "readings") -> Windows:
         """The windows of the test assets that are judged; see `windows` for `inputs`."""

@@ -115,7 +115,8 @@ class Predictor(ABC):
         assets: the assets whose rows anything in it was fitted on, validation included.
     """
 
-    family: ClassVar[str]
+    family: str
+    """Name of the family that learnt it."""
     recording: "Recording | None" = None
     """The waveforms that it needs beside the readings; None where it needs none."""
     normal: "NormalBehaviour | None" = None
@@ -130,6 +131,10 @@ class Predictor(ABC):
     @abstractmethod
     def answer(self, windows: Windows) -> Answers:
         """Answers for windows that are cut already."""
+
+    def answer_held_out(self, windows: Windows) -> Answers:
+        """Answers for windows of the validation part, by what did not learn from them."""
+        return self.answer(windows)
 
     @abstractmethod
     def save_state(self, folder: Path) -> dict[str, Any]:
@@ -171,7 +176,7 @@ class Predictor(ABC):
                 "%d held-out assets are too few for an interval of %g, which takes %d: it is as wide as the largest "
                 "error that they showed", assets.nunique(), level, least_assets(level),
             )  # fmt: skip
-        answers = self.answer(held_out)
+        answers = self.answer_held_out(held_out)
         intervals, temperatures = {}, {}
         for target in self.problem.targets:
             if target.kind == "classes":
@@ -238,9 +243,9 @@ class Predictor(ABC):
             raise DataError("this model looks at waveforms beside the readings; ask it with `predict`")
         return self._columns(self.answer(last_windows(readings, self.problem, self.sensors, records)))
 
-    def table(self, windows: Windows) -> pd.DataFrame:
-        """The answers for `windows` as a frame, see `predict`."""
-        return windows.rows.assign(**self._columns(self.answer(windows)))
+    def table(self, windows: Windows, *, held_out: bool = False) -> pd.DataFrame:
+        """The answers for `windows` as a frame, see `predict`; for `held_out` see `answer_held_out`."""
+        return windows.rows.assign(**self._columns((self.answer_held_out if held_out else self.answer)(windows)))
 
     def _columns(self, answers: Answers) -> dict[str, NDArray[Any]]:
         columns: dict[str, Any] = {}
@@ -267,10 +272,13 @@ class Predictor(ABC):
 
     def save(self, folder: Path) -> None:
         """Write the predictor to an empty folder."""
+        from pump_ml.models.committee import Committee  # which is made of predictors
+
         state = self.save_state(folder)
         content = {
             "format": FORMAT,
             "family": self.family,
+            "committee": isinstance(self, Committee),
             "problem": self.problem.model_dump(mode="json"),
             "sensors": self.sensors,
             "assets": self.assets,
@@ -291,8 +299,10 @@ def load_predictor(folder: Path) -> Predictor:
     content = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))
     if content["format"] != FORMAT:
         raise OutdatedModelError(f"{folder}: format {content['format']}, expected {FORMAT}; train the model again")
+    from pump_ml.models.committee import Committee  # which is made of predictors
+
     family: Any = catalog.load("family", catalog.FAMILIES, content["family"])
-    predictor: type[Predictor] = family.predictor
+    predictor: type[Predictor] = Committee if content["committee"] else family.predictor
     loaded = predictor.load_state(
         folder,
         content["state"],

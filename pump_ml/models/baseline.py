@@ -49,7 +49,7 @@ class BaselinePredictor(Predictor):
             better.
     """
 
-    family: ClassVar[str] = "baseline"
+    family = "baseline"
 
     def __init__(
         self,

@@ -64,6 +64,11 @@ class Checkpoint:
             return None
         return arrays, state
 
+    def of_member(self, place: int) -> "Checkpoint":
+        """That of one of several models that are learnt one after the other."""
+        path = self.path.with_name(f"{self.path.stem}-{place + 1}{self.path.suffix}")
+        return Checkpoint(path, f"{self.fingerprint}-{place + 1}")
+
     def retire(self) -> None:
         """The model is kept elsewhere now: nobody goes on from here."""
         if files.exists(self.path):

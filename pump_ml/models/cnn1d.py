@@ -12,7 +12,7 @@ from pump_ml.models.space import Choice, Range
 class Cnn1dPredictor(NetworkPredictor):
     """What `Cnn1d` learnt."""
 
-    family: ClassVar[str] = "cnn1d"
+    family = "cnn1d"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ FLOOR = 1e-3
 class Cnn2dPredictor(NetworkPredictor):
     """What `Cnn2d` learnt."""
 
-    family: ClassVar[str] = "cnn2d"
+    family = "cnn2d"
 
 
 @dataclass(frozen=True)

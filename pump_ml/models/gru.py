@@ -12,7 +12,7 @@ from pump_ml.models.space import Choice, Range
 class GruPredictor(NetworkPredictor):
     """What `Gru` learnt."""
 
-    family: ClassVar[str] = "gru"
+    family = "gru"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class XgbPredictor(Predictor):
     """One booster a target, and the statistics that they look at."""
 
-    family: ClassVar[str] = "xgb"
+    family = "xgb"
 
     def __init__(
         self,

@@ -260,7 +260,7 @@ def train(
         if work.settings.mlflow_ui:
             page = f"{work.settings.mlflow_ui}/#/experiments/{plan['experiment']}/runs/{run}"
             log.info("MLflow: %s?workflowType=machine_learning", page)
-        learn, tune = (work.windows(part, learner.inputs) for part in ("train", "validation"))
+        learn, tune = work.learning(learner.inputs)
         registry.log_parameters(
             client,
             run,
@@ -272,7 +272,7 @@ def train(
         curves = Curves(f"train {family}", progress or log_progress())
         started = time.monotonic()
         checkpoint = _checkpoint(work, family, parameters)
-        predictor = learner.fit(learn, tune, work.problem, seed=plan["seed"], watch=curves.watch, checkpoint=checkpoint)
+        predictor = work.fit(learner, learn, tune, seed=plan["seed"], watch=curves.watch, checkpoint=checkpoint)
         seconds = round(time.monotonic() - started, 1)
         if done := registry.registered(client, name, run):
             log.warning(
@@ -282,7 +282,7 @@ def train(
         predictor.calibrate(tune)
         predictor.remember(learn, {sensor.name: sensor.unit for sensor in work.snapshot.telemetry.sensors})
         truth = tune.rows.join(as_learnt(tune.labels, work.problem))
-        card = judge(family, predictor.table(tune), truth, work.problem, predictor.calibration)
+        card = judge(family, predictor.table(tune, held_out=True), truth, work.problem, predictor.calibration)
         registry.log_points(client, run, [*curves.points, ("train/seconds", seconds, 0)])
         registry.log_values(client, run, "validation", card.values)
         client.log_dict(run, work.split.to_json(), "split.json")
@@ -297,7 +297,8 @@ def train(
         labels["hyper"] = json.dumps(parameters)
         labels[registry.CANDIDATE] = json.dumps(candidate)  # with the version, so that a retry finds what belongs to it
         settled = _candidate(*registry.register(client, name, model, run, labels))
-    checkpoint.retire()
+    for each in (checkpoint, *(checkpoint.of_member(place) for place in range(len(work.rotations)))):
+        each.retire()
     log.info("%s learnt in %.1f s and is version %s; validation: %s", family, seconds, settled["version"],
              settled["validation"])  # fmt: skip
     return settled
@@ -348,7 +349,7 @@ def gate(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> Json:
     from pump_ml.work import Work
 
     work = Work(plan)
-    learn, tune = work.windows("train"), work.windows("validation")
+    learn, tune = work.learning()
     truth = tune.rows.join(as_learnt(tune.labels, work.problem))
     naive = judge("naive", naive_answers(learn.labels, tune.rows, work.problem), truth, work.problem).headline(
         work.problem
