@@ -46,8 +46,13 @@ class Committee(Predictor):
 
     def answer(self, windows: Windows) -> Answers:
         """See `Predictor.answer`."""
-        every = [member.answer(windows) for member in self.members]
+        every = [self._within(member.answer(windows)) for member in self.members]
         return {name: np.mean([answers[name] for answers in every], axis=0) for name in every[0]}
+
+    def _within(self, answers: Answers) -> Answers:
+        """Values within their range before they are averaged: one member that is far out would outvote the others."""
+        values = {t.name: (t.low, t.high) for t in self.problem.targets if t.kind == "regression"}
+        return {name: np.clip(answer, *values[name]) if name in values else answer for name, answer in answers.items()}
 
     def answer_held_out(self, windows: Windows) -> Answers:
         """Each window is answered by the member that did not learn from its asset; of a strange asset, by all."""
