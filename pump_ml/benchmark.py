@@ -95,7 +95,10 @@ def fitting(asked: Sequence[str], snapshot: snapshots.Snapshot) -> tuple[str, ..
 def _trial(rung: str, seed: int, snapshot: snapshots.Snapshot, problem: Problem, protocol: Protocol) -> Trial:
     readings, root = snapshot.telemetry.readings, Settings.load().data
     folds = len(splits.folds(readings, problem.split)) if isinstance(problem.split.test, Folds) else 1
-    keys = [splits.store(root, snapshot.key, readings, problem.split, seed=seed, fold=fold)[0] for fold in range(folds)]
+    keys = [
+        splits.store(root, snapshot.key, readings, problem.split, seed=seed, fold=fold, reference=problem.reference)[0]
+        for fold in range(folds)
+    ]
     definition = problem.model_dump(mode="json")
     return Trial(rung, seed, snapshot.key, definition, tuple(keys), protocol.preset, protocol.reference)
 

@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pump_ml import metrics
 from pump_ml.errors import DataError, LeakError
+from pump_ml.models import Predictor
 from pump_ml.models.calibration import Calibration, at_temperature
 from pump_ml.problems import Problem, Target
 from pump_ml.schema import ASSET, KEYS
+from pump_ml.windows import Windows
 
 Values = dict[str, dict[str, float]]
 """Target -> metric -> value."""
@@ -182,16 +185,29 @@ def as_learnt(labels: pd.DataFrame, problem: Problem) -> pd.DataFrame:
     return labels.assign(**{name: labels[name].clip(upper=cap) for name, cap in caps.items()})
 
 
-def refuse_known_assets(fitted: tuple[str, ...], judged: pd.DataFrame) -> None:
-    """Refuse to judge a model on an asset that anything in it, a scaler included, was fitted on.
+def seen(predictor: Predictor, judged: Windows) -> NDArray[np.bool_]:
+    """Which windows a model may have seen: those of an asset that anything in it, a scaler included, was fitted on.
+
+    Where it was fitted on readings until a known time, a window of such an asset that begins later is new to it.
+    """
+    known: NDArray[np.bool_] = judged.rows[ASSET].isin(predictor.assets).to_numpy()
+    begins = judged.begins
+    if predictor.fitted_until is None or begins is None or begins.dtype.kind != "M":
+        return known
+    return known & (begins <= predictor.fitted_until).to_numpy()
+
+
+def refuse_seen(predictor: Predictor, judged: Windows) -> None:
+    """Refuse to judge a model on windows that it may have seen, see `seen`.
 
     Raises:
-        LeakError: there is such an asset.
+        LeakError: there is such a window.
     """
-    if known := sorted(set(fitted) & set(judged[ASSET])):
+    if known := sorted(judged.rows.loc[seen(predictor, judged), ASSET].unique()):
+        until = f" until {predictor.fitted_until}" if predictor.fitted_until is not None else ""
         raise LeakError(
             f"the model was fitted on {len(known)} of the assets it is to be judged by ({', '.join(known[:5])}"
-            f"{' …' if len(known) > 5 else ''}); fit scalers and models on the training part only"
+            f"{' …' if len(known) > 5 else ''}){until}; fit scalers and models on the training part only"
         )
 
 

@@ -1,13 +1,15 @@
 """What is predicted: targets with their metrics and thresholds, the window, and how the assets are split."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+import pandas as pd
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pump_ml import catalog, metrics
 from pump_ml.errors import ConfigurationError, LeakError, UnknownNameError
@@ -111,13 +113,47 @@ class Folds(_Frozen):
         return self
 
 
-class SplitPolicy(_Frozen):
-    """How the assets are divided.
+class ByTime(_Frozen):
+    """Time is divided instead of the assets: a model learns from the past of known assets, and the future judges it.
+
+    The exception to the rule that an asset is in one part only. It says how known assets go on, and nothing of others.
 
     Args:
-        train: share of the assets that are learnt from.
+        by: ``time``.
+        share: of the readings, the latest, that is judged.
+        embargo: a duration, as pandas reads it; readings so soon after a cut are in no part.
+    """
+
+    by: Literal["time"]
+    share: float = Field(gt=0, lt=1)
+    embargo: str = "0s"
+
+    @field_validator("embargo", mode="before")
+    @classmethod
+    def _duration(cls, embargo: Any) -> str:
+        try:
+            # To pandas a number without a unit is one of nanoseconds.
+            usable = bool(re.search("[A-Za-z:]", embargo)) and pd.Timedelta(embargo) >= pd.Timedelta(0)
+        except (TypeError, ValueError):
+            usable = False
+        if not usable:
+            raise ValueError(f"embargo {embargo!r}; expected a duration of 0 or more with its unit, such as 0s, 1h, 7D")
+        return str(embargo)
+
+    @property
+    def gap(self) -> pd.Timedelta:
+        """The embargo."""
+        return pd.Timedelta(self.embargo)
+
+
+class SplitPolicy(_Frozen):
+    """How the assets are divided, or time.
+
+    Args:
+        train: share of the assets that are learnt from; of the readings, the earliest, in a split by time.
         validation: share that stops and tunes the learning.
-        test: share that is judged; or ``own``, the data's own part; or folds. Train and validation divide the rest.
+        test: share that is judged; or ``own``, the data's own part; or folds, where train and validation divide the
+            rest; or by time.
         stratify: label by which the parts are balanced.
         rotate: each asset that is not judged is set aside for validation once, by one of as many models as that takes,
             which answer together. The parts stay as they are, and are the first model's.
@@ -125,15 +161,18 @@ class SplitPolicy(_Frozen):
 
     train: float = Field(gt=0, lt=1)
     validation: float = Field(gt=0, lt=1)
-    test: Annotated[float, Field(gt=0, lt=1)] | Literal["own"] | Folds = 0.2
+    test: Annotated[float, Field(gt=0, lt=1)] | Literal["own"] | Folds | ByTime = 0.2
     stratify: str | None = None
     rotate: bool = False
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        total = self.train + self.validation + (self.test if isinstance(self.test, float) else 0.0)
+        judged = self.test.share if isinstance(self.test, ByTime) else self.test
+        total = self.train + self.validation + (judged if isinstance(judged, float) else 0.0)
         if abs(total - 1.0) > 1e-9:
             raise ValueError(f"split: the shares add up to {total:g}, expected 1")
+        if isinstance(self.test, ByTime) and self.stratify is not None:
+            raise ValueError(f"split: stratify {self.stratify!r} balances assets, which by: time keeps whole; drop one")
         return self
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from pump_ml import catalog
 from pump_ml.errors import ConfigurationError, UnknownNameError
-from pump_ml.problems import Problem, load_problem
+from pump_ml.problems import ByTime, Problem, load_problem
 from pump_ml.settings import PACKAGE
 from pump_ml.sources.strict import Strict
 
@@ -72,8 +72,14 @@ class Protocol(Strict):
 
         Raises:
             UnknownNameError: there is no such problem, or a goal is of no target.
+            ConfigurationError: records are to be judged that a split by time has in every part.
         """
         problem = load_problem(self.problem)
+        if self.reference and isinstance(problem.split.test, ByTime):
+            raise ConfigurationError(
+                f"reference: true judges what problem {self.problem!r} compares assets with, and its split by time has "
+                "that in every part; leave reference out, or split by asset"
+            )
         names = [target.name for target in problem.targets]
         for name in self.goals:
             if name not in names:

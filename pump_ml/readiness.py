@@ -6,17 +6,17 @@ import pandas as pd
 
 from pump_ml.errors import ConfigurationError, DataError
 from pump_ml.problems import Problem
-from pump_ml.schema import ASSET, COMMISSIONING
+from pump_ml.schema import COMMISSIONING
 from pump_ml.snapshots import Snapshot
 from pump_ml.splits import Split
 
 
 def check_labels(readings: pd.DataFrame, split: Split, problem: Problem) -> None:
-    """Refuse labels from which nothing can be learnt; test assets are not looked at.
+    """Refuse labels from which nothing can be learnt; the test part is not looked at.
 
     Args:
         readings: of all assets, with their labels.
-        split: says which assets are learnt from and tuned on.
+        split: says which readings are learnt from and tuned on.
         problem: targets.
 
     Raises:
@@ -31,9 +31,8 @@ def check_labels(readings: pd.DataFrame, split: Split, problem: Problem) -> None
                 "a reading: bring it in the source's `labels`, or drop the target from the problem"
             )
         for part in ("train", "validation"):
-            assets: tuple[str, ...] = getattr(split, part)
-            labels = readings.loc[readings[ASSET].isin(assets), target.name].dropna()
-            where = f"target {target.name!r} of the {len(assets)} {part} assets"
+            labels = split.rows(readings, part)[target.name].dropna()
+            where = f"target {target.name!r} of the {len(getattr(split, part))} {part} assets"
             if labels.empty:
                 raise DataError(
                     f"{where}: no value in any reading; expected labels to learn from: look at the source's `labels`, "

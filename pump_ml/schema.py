@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pump_ml.errors import ConfigurationError, DataError
 
 ASSET = "asset_id"
-"""Name of the pump (str). The unit of every split."""
+"""Name of the pump (str). The unit of every split but one by time."""
 RUN = "run_id"
 """One uninterrupted stretch of readings of an asset (str); no window spans two runs."""
 TIME = "time"

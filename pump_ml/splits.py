@@ -1,9 +1,13 @@
-"""Which assets a model learns from, is tuned on, and is judged by. An asset is in one part only, always."""
+"""Which assets a model learns from, is tuned on, and is judged by. An asset is in one part only.
+
+The one exception is a split by time, which a problem has to ask for: there, a moment is in one part only.
+"""
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -11,47 +15,110 @@ from upath import UPath
 
 from pump_ml import files
 from pump_ml.errors import ConfigurationError, DataError, LeakError
-from pump_ml.problems import Folds, SplitPolicy
-from pump_ml.schema import ASSET, PART, RUN, TIME, natural
+from pump_ml.problems import ByTime, Folds, SplitPolicy
+from pump_ml.schema import ASSET, COMMISSIONING, PART, RUN, TIME, natural
 
 PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Split:
-    """The assets of each part.
+    """The assets of each part, and in a split by time the times of its readings.
+
+    Args:
+        train: the assets that are learnt from.
+        validation: that stop and tune the learning.
+        test: that are judged.
+        times: first and last time of each part, both of it; None in a split by asset.
+        records: whether commissioning records are what assets are compared with: then, in a split by time, an asset's
+            record is in each of its parts.
 
     Raises:
-        LeakError: an asset is in two parts.
+        LeakError: an asset is in two parts, or in a split by time a part does not end before the next one begins.
         DataError: a part is empty.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+    times: Mapping[str, tuple[pd.Timestamp, pd.Timestamp]] | None = field(default=None, kw_only=True)
+    records: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.times:
+            for earlier, later in pairwise(PARTS):
+                end, begin = self.times[earlier][1], self.times[later][0]
+                if end >= begin:
+                    raise LeakError(
+                        f"the {earlier} part lasts until {end}, and the {later} part begins at {begin}; a model would "
+                        "learn from a time that it is judged by: let each part end before the next one begins"
+                    )
         seen: dict[str, str] = {}
         for part in PARTS:
             assets: tuple[str, ...] = getattr(self, part)
             if not assets:
                 raise DataError(f"the {part} part is empty; bring more assets, or change the shares of the split")
             for asset in assets:
-                if asset in seen:
+                if asset in seen and not self.times:
                     raise LeakError(
                         f"asset {asset!r} is in {seen[asset]} and in {part}; a model would be judged on a pump it has "
                         "seen: give each asset to one part"
                     )
                 seen[asset] = part
 
+    def rows(self, readings: pd.DataFrame, part: str) -> pd.DataFrame:
+        """The readings of a part: those of its assets and, in a split by time, of its time.
+
+        There, the record that an asset is compared with is in each of its parts, as far as it was taken by the part's
+        end.
+        """
+        here = readings[ASSET].isin(getattr(self, part))
+        if self.times:
+            begin, end = self.times[part]
+            within = readings[TIME].between(begin, end)
+            if self.records:
+                within |= readings[COMMISSIONING].astype(bool) & (readings[TIME] <= end)
+            here &= within
+        return readings[here]
+
     def to_json(self) -> dict[str, Any]:
         """The split manifest."""
-        return {part: list(getattr(self, part)) for part in PARTS}
+        content: dict[str, Any] = {part: list(getattr(self, part)) for part in PARTS}
+        if self.times:
+            content["times"] = {part: [time.isoformat() for time in self.times[part]] for part in PARTS}
+            content["records"] = self.records
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """The split of a manifest."""
-        return cls(*(tuple(content[part]) for part in PARTS))
+        assets = (tuple(content[part]) for part in PARTS)
+        if "times" not in content:
+            return cls(*assets)
+        times = {part: (pd.Timestamp(begin), pd.Timestamp(end)) for part, (begin, end) in content["times"].items()}
+        return cls(*assets, times=times, records=content["records"])
+
+
+def divide(
+    readings: pd.DataFrame,
+    policy: SplitPolicy,
+    *,
+    seed: int,
+    fold: int = 0,
+    reference: Literal["commissioning"] | None = None,
+) -> Split:
+    """Divide the assets or, where the policy asks for it, time.
+
+    Args:
+        readings: see `by_asset`, also for the other arguments and the errors, and `by_time`.
+        policy: see `by_asset`.
+        seed: see `by_asset`; time is always divided alike.
+        fold: see `by_asset`.
+        reference: of the problem: what assets are compared with.
+    """
+    if isinstance(policy.test, ByTime):
+        return by_time(readings, policy.train, policy.validation, policy.test.gap, records=reference is not None)
+    return by_asset(readings, policy, seed=seed, fold=fold)
 
 
 def by_asset(readings: pd.DataFrame, policy: SplitPolicy, *, seed: int, fold: int = 0) -> Split:
@@ -102,24 +169,34 @@ def by_asset(readings: pd.DataFrame, policy: SplitPolicy, *, seed: int, fold: in
 
 
 def store(
-    root: UPath, snapshot: str, readings: pd.DataFrame, policy: SplitPolicy, *, seed: int, fold: int = 0
+    root: UPath,
+    snapshot: str,
+    readings: pd.DataFrame,
+    policy: SplitPolicy,
+    *,
+    seed: int,
+    fold: int = 0,
+    reference: Literal["commissioning"] | None = None,
 ) -> tuple[str, Split]:
-    """Divide a snapshot's assets and write the split's manifest, once.
+    """Divide a snapshot and write the split's manifest, once.
 
     Args:
         root: of the data.
         snapshot: key of the snapshot that the readings are of.
-        readings: see `by_asset`, also for the other arguments and the errors.
-        policy: see `by_asset`.
-        seed: see `by_asset`.
-        fold: see `by_asset`.
+        readings: see `divide`, also for the other arguments and the errors.
+        policy: see `divide`.
+        seed: see `divide`.
+        fold: see `divide`.
+        reference: see `divide`.
 
     Returns:
         The split's key and the split.
     """
-    split = by_asset(readings, policy, seed=seed, fold=fold)
+    split = divide(readings, policy, seed=seed, fold=fold, reference=reference)
     said = hashlib.sha256(policy.model_dump_json(exclude={"rotate"}).encode()).hexdigest()[:8]
     key = f"{snapshot}-{said}-s{seed}{f'-f{fold}' if isinstance(policy.test, Folds) else ''}"
+    if split.records:
+        key += "-records"
     files.write_once(root / "splits" / f"{key}.json", split.to_json())
     return key, split
 
@@ -140,6 +217,52 @@ def rotations(split: Split, readings: pd.DataFrame, policy: SplitPolicy) -> list
     dealt = sorted(split.train, key=lambda asset: (strata[asset], hashlib.sha256(asset.encode()).digest()))
     others = max(1, round(len(split.train) / len(split.validation)))
     return [split.validation, *(tuple(sorted(dealt[place::others])) for place in range(others))]
+
+
+def by_time(
+    readings: pd.DataFrame, train: float, validation: float, gap: pd.Timedelta, *, records: bool = False
+) -> Split:
+    """Divide time by one pair of cuts for all assets: training comes first, then validation, then what is judged.
+
+    Args:
+        readings: of all assets.
+        train: share of the readings before the first cut.
+        validation: share between the cuts.
+        gap: readings sooner than this after a cut are in no part. A reading at a cut comes after it.
+        records: whether commissioning records are what assets are compared with. They do not count as readings then,
+            and an asset is in no part that ended before its record began.
+
+    Raises:
+        DataError: the readings' times are no timestamps, or a part comes out empty.
+    """
+    if readings[TIME].dtype.kind != "M":
+        raise DataError(
+            "a split by time takes timestamps; these readings count cycles, and cycle 5 of two assets is not one "
+            "moment: bring times, or split by asset"
+        )
+    apart = readings[COMMISSIONING].astype(bool) if records else pd.Series(data=False, index=readings.index)
+    counted, begun = readings[~apart], readings[apart].groupby(ASSET)[TIME].min()
+    ordered = counted[TIME].sort_values(ignore_index=True)
+    places = [min(round(share * len(ordered)), len(ordered) - 1) for share in (train, train + validation)]
+    first, second = ordered.iloc[places] if len(ordered) else (pd.NaT, pd.NaT)
+    time = counted[TIME]
+    inside = {
+        "train": time < first,
+        "validation": (time >= first + gap) & (time < second),
+        "test": time >= second + gap,
+    }
+    assets, times = {}, {}
+    for part, here in inside.items():
+        rows = counted[here]
+        if rows.empty:
+            raise DataError(
+                f"no reading is in the {part} part: the cuts of {len(counted)} readings are {first} and {second}, the "
+                f"embargo is {gap}; bring readings of a longer time, change the shares, or shorten the embargo"
+            )
+        times[part] = rows[TIME].min(), rows[TIME].max()
+        late = begun.index[begun > times[part][1]]
+        assets[part] = tuple(sorted({str(asset) for asset in rows[ASSET].unique()} - {str(asset) for asset in late}))
+    return Split(**assets, times=times, records=records)
 
 
 def folds(readings: pd.DataFrame, policy: SplitPolicy) -> list[tuple[str, ...]]:

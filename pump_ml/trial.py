@@ -22,8 +22,8 @@ import pandas as pd
 
 from pump_ml import hyper
 from pump_ml.errors import MemoryLimitError, PumpMLError, name_failure
-from pump_ml.evaluation import judge, naive_answers, refuse_known_assets
-from pump_ml.models import Family
+from pump_ml.evaluation import judge, naive_answers, refuse_seen
+from pump_ml.models import Family, fitted_until
 from pump_ml.models.calibration import Calibration
 from pump_ml.schema import ASSET, COMMISSIONING, KEYS
 from pump_ml.settings import PACKAGE
@@ -155,7 +155,7 @@ def run(trial: Trial, progress: Callable[[float], None]) -> Json:
         each fold, by target and asset, how many windows and their mean score.
 
     Raises:
-        LeakError: a model was fitted on an asset it is judged by.
+        LeakError: a model was fitted on what it is judged by.
     """
     works = trial.works()
     shares = [partial(_share, progress, fold, len(works)) for fold in range(len(works))]
@@ -197,16 +197,18 @@ def learn_and_answer(
         The answers, what they are calibrated with, and the seconds of the fit.
 
     Raises:
-        LeakError: the model was fitted on an asset of the test part.
+        LeakError: the model was fitted on what is in the test part.
     """
     learn, tune = work.learning(family.inputs)
     curves = Curves(family.name, lambda _, share: progress(share))
     started = time.monotonic()
     predictor = work.fit(family, learn, tune, seed=seed, watch=curves.watch)
     seconds = time.monotonic() - started
+    if work.split.times:
+        predictor.fitted_until = fitted_until(learn, tune)
     predictor.calibrate(tune)
     asked = work.judged(family.inputs)
-    refuse_known_assets(predictor.assets, asked.rows)
+    refuse_seen(predictor, asked)
     bare = replace(asked, labels=asked.labels[[]])
     return predictor.table(bare), predictor.calibration, seconds
 

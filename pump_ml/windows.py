@@ -31,6 +31,7 @@ class Windows:
         sensors: names of the last axis of `readings`.
         waveforms: of many assets; None where the readings came without.
         taken: position in `waveforms` of the last record taken within each window, int64 ``(windows,)``.
+        begins: time of each window's first reading; None where it is not known.
     """
 
     readings: Array
@@ -43,6 +44,7 @@ class Windows:
     sensors: tuple[str, ...]
     waveforms: Waveforms | None = None
     taken: NDArray[np.int64] | None = None
+    begins: "pd.Series[Any] | None" = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -106,6 +108,7 @@ class Windows:
             rows=rows,
             labels=self.labels[mask].reset_index(drop=True),
             taken=None if self.taken is None else self.taken[mask],
+            begins=None if self.begins is None else self.begins[mask].reset_index(drop=True),
         )
         used = some.uses > 0
         before = np.concatenate([[0], np.cumsum(used)])
@@ -199,6 +202,7 @@ def make_windows(
         rows=last[list(KEYS)],
         labels=last[targets],
         sensors=tuple(sensors),
+        begins=running[TIME].iloc[begins].reset_index(drop=True),
     )
     if waveforms is None:
         return windows

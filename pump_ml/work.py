@@ -40,7 +40,7 @@ class Work:
 
     @cached_property
     def split(self) -> Split:
-        """The assets of each part."""
+        """What each part holds."""
         return Split.from_json(files.read_json(self.settings.data / "splits" / f"{self.plan['split']}.json"))
 
     @cached_property
@@ -68,10 +68,9 @@ class Work:
         return None
 
     def rows(self, *parts: str) -> pd.DataFrame:
-        """Readings of the parts' assets."""
-        assets = [asset for part in parts for asset in getattr(self.split, part)]
+        """Readings of the parts, those of several in the order of the snapshot."""
         readings = self.snapshot.telemetry.readings
-        return readings[readings[ASSET].isin(assets)]
+        return pd.concat([self.split.rows(readings, part) for part in parts]).sort_index()
 
     @property
     def recording(self) -> Recording | None:
@@ -143,7 +142,7 @@ class Work:
         return family.fit(learn, tune, self.problem, seed=seed, watch=watch, checkpoint=checkpoint)
 
     def judged(self, inputs: str = "readings") -> Windows:
-        """The windows of the test assets that are judged; see `windows` for `inputs`."""
+        """The windows of the test part that are judged; see `windows` for `inputs`."""
         waveforms = self.waveforms if inputs == "waveform" else self.taken
         which = self.problem.windows.judged
         return make_windows(self.rows("test"), self.problem, self.features, which=which, waveforms=waveforms)
@@ -186,14 +185,15 @@ class Work:
         """What the best answers that anyone can give would score, by test asset and target, as the twin estimates it.
 
         Empty where the twin did not make the data, for windows of another kind than those its limit is about
-        (`pump_ml.twin.limit`), and where no test asset was watched long enough for one.
+        (`pump_ml.twin.limit`), for a split by time, as it is about whole assets that nobody knows, and where no test
+        asset was watched long enough for one.
         """
         from pump_ml import generation
         from pump_ml.twin import limit
         from pump_ml.twin.datasets import SAMPLE
 
         fleet = generation.fleet_of(self.snapshot.telemetry.origin)
-        if fleet is None:
+        if fleet is None or self.split.times:
             return {}
         windows, judged = self.problem.windows, {"v2": "last", "v3": "all"}[fleet.dataset]
         if (windows.length, windows.judged, self.problem.reference) != (SAMPLE, judged, "commissioning"):

@@ -17,7 +17,7 @@ from pump_ml.errors import ConfigurationError, DataError, OutdatedModelError
 from pump_ml.models.calibration import Calibration, Interval, fit_temperature, least_assets
 from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem, Target
-from pump_ml.schema import ASSET, COMMISSIONING, KEYS, Sensor, Waveforms
+from pump_ml.schema import ASSET, COMMISSIONING, KEYS, TIME, Sensor, Waveforms
 from pump_ml.windows import Windows, last_windows, make_windows
 
 if TYPE_CHECKING:
@@ -121,6 +121,9 @@ class Predictor(ABC):
     """The waveforms that it needs beside the readings; None where it needs none."""
     normal: "NormalBehaviour | None" = None
     """What its assets' sensors show when they are new; None where there are no commissioning records."""
+    fitted_until: pd.Timestamp | None = None
+    """Last time of the readings that anything in it was fitted on, in a split by time. None in a split by asset: there
+    it may have seen all of its assets' readings."""
 
     def __init__(self, problem: Problem, sensors: tuple[str, ...], assets: tuple[str, ...]) -> None:
         self.problem, self.sensors, self.assets = problem, sensors, assets
@@ -160,7 +163,8 @@ class Predictor(ABC):
         A value is held against the label as training sees it: cut at the target's cap.
 
         Args:
-            held_out: windows with labels, of assets that no weight was fitted on. They may have stopped the learning.
+            held_out: windows with labels, which no weight was fitted on, nor on their assets or, in a split by time, on
+                as late ones. They may have stopped the learning.
 
         Raises:
             DataError: there are no windows.
@@ -188,6 +192,8 @@ class Predictor(ABC):
                 intervals[target.name] = Interval.fit(value, true, names, self._modes(answers), level)
         self.calibration = Calibration(intervals, temperatures)
         self.assets = tuple(sorted({*self.assets, *fitted_assets(held_out)}))
+        if self.fitted_until is not None:
+            self.fitted_until = max(self.fitted_until, fitted_until(held_out))
 
     def remember(self, train: Windows, units: Mapping[str, str]) -> None:
         """Keep what explanations name: each measured sensor's median over the training readings, and its unit.
@@ -282,6 +288,7 @@ class Predictor(ABC):
             "problem": self.problem.model_dump(mode="json"),
             "sensors": self.sensors,
             "assets": self.assets,
+            "fitted_until": self.fitted_until and self.fitted_until.isoformat(),
             "calibration": self.calibration.to_json(),
             "usual": self.usual,
             "units": self.units,
@@ -312,6 +319,8 @@ def load_predictor(folder: Path) -> Predictor:
     )
     loaded.calibration = Calibration.from_json(content["calibration"])
     loaded.usual, loaded.units = content["usual"], content["units"]
+    if until := content.get("fitted_until"):  # an earlier version knew no split by time
+        loaded.fitted_until = pd.Timestamp(until)
     return loaded
 
 
@@ -336,6 +345,12 @@ def training_values(windows: Windows, target: Target) -> Array:
 def fitted_assets(*parts: Windows) -> tuple[str, ...]:
     """The assets of these windows, for `Predictor.assets`."""
     return tuple(sorted({asset for part in parts for asset in part.rows[ASSET].unique()}))
+
+
+def fitted_until(*parts: Windows) -> pd.Timestamp:
+    """The last time of these windows, for `Predictor.fitted_until`."""
+    latest: pd.Timestamp = max(part.rows[TIME].max() for part in parts)
+    return latest
 
 
 def _floats(answer: Array) -> Array:

@@ -16,8 +16,8 @@ def evaluate(
 ) -> Json:
     """Judge this run's models, and the standing champion, on the same test rows.
 
-    Each model is the registered artifact and gets raw readings. Where the champion has learnt from some of the test
-    assets, it is compared with the others on the rest.
+    Each model is the registered artifact and gets raw readings. Where the champion may have seen some of the test rows
+    (`pump_ml.evaluation.seen`), it is compared with the others on the rest.
 
     Args:
         plan: what `plan` returned.
@@ -32,10 +32,10 @@ def evaluate(
         A value that is no number is None.
 
     Raises:
-        LeakError: a model was fitted on an asset it is judged by.
+        LeakError: a model was fitted on what it is judged by.
     """
     from pump_ml import figures, registry
-    from pump_ml.evaluation import json_safe, judge, refuse_known_assets
+    from pump_ml.evaluation import json_safe, judge, refuse_seen, seen
     from pump_ml.schema import ASSET
     from pump_ml.work import Work
 
@@ -43,7 +43,8 @@ def evaluate(
     problem, name = work.problem, work.problem.model_name
     report = progress or log_progress()
     client = registry.connect(work.settings)
-    readings, truth = work.rows("test"), work.truth()
+    readings, judged = work.rows("test"), work.judged()
+    truth = judged.rows.join(judged.labels)
 
     standing = registry.champion(client, name)
     champion: Json | None = None
@@ -59,7 +60,7 @@ def evaluate(
             predictor = registry.predictor_of(model)
             champion["unfit"] = work.unfit(predictor)
         if not champion["unfit"]:
-            contested = truth[~truth[ASSET].isin(predictor.assets)]
+            contested = truth[~seen(predictor, judged)]
             champion["rows"] = len(contested)
         if champion.get("rows"):
             answers = work.ask(model, readings[readings[ASSET].isin(set(contested[ASSET]))])
@@ -70,7 +71,7 @@ def evaluate(
         family, run = candidate["family"], candidate["run"]
         model = registry.load_model(name, candidate["version"])
         predictor = registry.predictor_of(model)
-        refuse_known_assets(predictor.assets, truth)
+        refuse_seen(predictor, judged)
         answers = work.ask(model, readings)
         card = judge(family, answers, truth, problem, predictor.calibration)
         contest = judge(family, answers, contested, problem) if len(contested) else card

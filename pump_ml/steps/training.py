@@ -118,7 +118,9 @@ def plan(
         check_names(problem, families, preset, hyper, trials)  # nothing is set for one that does not fit
     for name in families:
         readiness.check_inputs(classes[name], data)
-    split_key, split = splits.store(settings.data, snapshot, data.telemetry.readings, asked.split, seed=seed)
+    split_key, split = splits.store(
+        settings.data, snapshot, data.telemetry.readings, asked.split, seed=seed, reference=asked.reference
+    )
     readiness.check_labels(data.telemetry.readings, split, asked)
 
     client = registry.connect(settings)
@@ -220,7 +222,7 @@ def _readable(run_key: str) -> str:
 def train(
     plan: Mapping[str, Any], family: str, tags: Mapping[str, str] | None = None, progress: Progress | None = None
 ) -> Json:
-    """Fit one family on the training assets, with the hyper-parameters that tuning found best, and register the model.
+    """Fit one family on the training part, with the hyper-parameters that tuning found best, and register the model.
 
     The commit point is the registered version, see `pump_ml.registry.register`: a try that finds one fits nothing and
     returns what belongs to it, also when a try that was taken for dead was faster. Until then a network's checkpoint
@@ -241,6 +243,7 @@ def train(
     """
     from pump_ml import explanation, figures, hyper, registry
     from pump_ml.evaluation import as_learnt, judge
+    from pump_ml.models import fitted_until
     from pump_ml.work import Curves, Work
 
     work = Work(plan)
@@ -279,6 +282,8 @@ def train(
                 "%s was registered as version %s by another try meanwhile; this fit is dropped", family, done[0]
             )
             return _candidate(*done)
+        if work.split.times:
+            predictor.fitted_until = fitted_until(learn, tune)
         predictor.calibrate(tune)
         predictor.remember(learn, {sensor.name: sensor.unit for sensor in work.snapshot.telemetry.sensors})
         truth = tune.rows.join(as_learnt(tune.labels, work.problem))
