@@ -2,14 +2,18 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from pump_ml import evaluation, figures
 from pump_ml.errors import DataError, LeakError
-from pump_ml.evaluation import as_learnt, judge, naive_answers, refuse_known_assets, relative_error
+from pump_ml.evaluation import as_learnt, judge, naive_answers, refuse_seen, relative_error
 from pump_ml.models.calibration import Calibration, at_temperature
+from pump_ml.models.features import Statistics
+from pump_ml.models.xgb import XgbPredictor
 from pump_ml.problems import Problem, parse_problem
+from pump_ml.windows import Windows
 
 PROBLEM = parse_problem(
     {
@@ -101,9 +105,13 @@ def test_what_cannot_be_judged_is_refused(answers: pd.DataFrame, truth: pd.DataF
 
 
 def test_a_model_is_not_judged_by_assets_it_was_fitted_on() -> None:
-    with pytest.raises(LeakError, match=r"fitted on 1 of the assets .* \(b\)"):
-        refuse_known_assets(("b", "z"), TRUTH)
-    refuse_known_assets(("y", "z"), TRUTH)
+    windows = Windows.stacked(np.zeros((4, 2, 1)), ("p",), TRUTH[["asset_id", "run_id", "time"]])
+    known, strange = (
+        XgbPredictor(PROBLEM, ("p",), assets, Statistics(None), {}) for assets in (("b", "z"), ("y", "z"))
+    )
+    with pytest.raises(LeakError, match=r"fitted on 1 of the assets .* \(b\); fit"):
+        refuse_seen(known, windows)
+    refuse_seen(strange, windows)
 
 
 def test_the_naive_predictor_answers_the_commonest_class_and_the_median_or_mean_of_training() -> None:

@@ -447,7 +447,7 @@ def test_a_model_that_was_tuned_on_a_test_asset_is_refused(family: str, fleet: T
     learn, tune = (windows_of(fleet, diagnosis, part) for part in (slice(0, 8), slice(8, 12)))
     predictor = made.fit(learn, tune, diagnosis, seed=1, watch=lambda *_: None)
     with pytest.raises(LeakError, match="fitted on 1 of the assets"):
-        evaluation.refuse_known_assets(predictor.assets, windows_of(fleet, diagnosis, slice(11, 15)).rows)
+        evaluation.refuse_seen(predictor, windows_of(fleet, diagnosis, slice(11, 15)))
 
 
 def test_a_snapshot_that_was_altered_is_not_learnt_from(crowned: Trained) -> None:
