@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from pump_ml import catalog, metrics
 from pump_ml.errors import ConfigurationError, LeakError, UnknownNameError
@@ -146,6 +146,13 @@ class ByTime(_Frozen):
         return pd.Timedelta(self.embargo)
 
 
+def _kind(test: Any) -> str:
+    """What of these a value is meant to be, so that an error is about that alone."""
+    if isinstance(test, ByTime) or (isinstance(test, Mapping) and "by" in test):
+        return "time"
+    return "folds" if isinstance(test, Folds | Mapping) else "part"
+
+
 class SplitPolicy(_Frozen):
     """How the assets are divided, or time.
 
@@ -161,7 +168,12 @@ class SplitPolicy(_Frozen):
 
     train: float = Field(gt=0, lt=1)
     validation: float = Field(gt=0, lt=1)
-    test: Annotated[float, Field(gt=0, lt=1)] | Literal["own"] | Folds | ByTime = 0.2
+    test: Annotated[
+        Annotated[Annotated[float, Field(gt=0, lt=1)] | Literal["own"], Tag("part")]
+        | Annotated[Folds, Tag("folds")]
+        | Annotated[ByTime, Tag("time")],
+        Discriminator(_kind),
+    ] = 0.2
     stratify: str | None = None
     rotate: bool = False
 
@@ -172,7 +184,9 @@ class SplitPolicy(_Frozen):
         if abs(total - 1.0) > 1e-9:
             raise ValueError(f"split: the shares add up to {total:g}, expected 1")
         if isinstance(self.test, ByTime) and self.stratify is not None:
-            raise ValueError(f"split: stratify {self.stratify!r} balances assets, which by: time keeps whole; drop one")
+            raise ValueError(
+                f"split: stratify {self.stratify!r} balances assets, and by: time divides none; drop stratify"
+            )
         return self
 
 
