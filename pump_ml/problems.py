@@ -187,6 +187,8 @@ class SplitPolicy(_Frozen):
             raise ValueError(
                 f"split: stratify {self.stratify!r} balances assets, and by: time divides none; drop stratify"
             )
+        if isinstance(self.test, ByTime) and self.rotate:
+            raise ValueError("split: rotate has assets take turns, and by: time divides none; drop rotate")
         return self
 
 

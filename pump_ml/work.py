@@ -70,7 +70,8 @@ class Work:
     def rows(self, *parts: str) -> pd.DataFrame:
         """Readings of the parts, those of several in the order of the snapshot."""
         readings = self.snapshot.telemetry.readings
-        return pd.concat([self.split.rows(readings, part) for part in parts]).sort_index()
+        chosen = [self.split.rows(readings, part) for part in parts]
+        return chosen[0] if len(chosen) == 1 else pd.concat(chosen).sort_index()
 
     @property
     def recording(self) -> Recording | None:

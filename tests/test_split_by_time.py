@@ -234,6 +234,7 @@ def test_an_embargo_that_is_no_duration_is_refused(embargo: Any) -> None:
     [
         pytest.param({"train": 0.7}, "add up to 1.1, expected 1", id="shares"),
         pytest.param({"stratify": "state"}, "stratify 'state' balances assets", id="strata"),
+        pytest.param({"rotate": True}, "rotate has assets take turns", id="turns"),
         pytest.param({"test": {"by": "season", "share": 0.2}}, "Input should be 'time'", id="by something else"),
         pytest.param({"test": {"by": "time", "share": 0.2, "gap": "1h"}}, "gap", id="unknown key"),
     ],
