@@ -275,6 +275,7 @@ class Problem(_Frozen):
     conditions: Conditions = Conditions()
     derived: dict[str, Derived] = Field(default_factory=dict)
     features: tuple[str, ...] | None = None
+    denoise: bool = False
     targets: tuple[Target, ...] = Field(min_length=1)
     split: SplitPolicy
     interval: float = Field(default=0.9, ge=0.5, lt=1)
@@ -290,6 +291,8 @@ class Problem(_Frozen):
             raise ValueError(f"predicts: {', '.join(map(repr, twice))} stands twice; state each target once")
         if self.conditions.names and self.reference is None:
             raise ValueError("conditions are those of the commissioning record; state reference: commissioning as well")
+        if self.denoise and self.reference is not None:
+            raise ValueError("denoise and reference are two ways to see past what does not matter; state one of them")
         if self.mode is not None and self.mode not in names:
             raise ValueError(f"mode {self.mode!r} is no target; expected one of {', '.join(names)}")
         return self

@@ -76,7 +76,8 @@ class BaselinePredictor(Predictor):
         if FOREST in self.kept.values():
             columns[FOREST], _ = self.statistics.transform(windows)
         if LINEAR in self.kept.values():
-            columns[LINEAR], _ = Intervals(self.statistics.normal, self.intervals).transform(windows)
+            intervals = Intervals(self.statistics.normal, self.intervals, self.statistics.signals)
+            columns[LINEAR], _ = intervals.transform(windows)
         return {t.name: ask(self.models[t.name], columns[self.kept[t.name]], t) for t in self.problem.targets}
 
     def save_state(self, folder: Path) -> dict[str, Any]:
@@ -172,7 +173,7 @@ class Baseline:
         from pump_ml.evaluation import naive_answers  # which does not travel with a model
 
         statistics = Statistics.fit(train, problem)
-        intervals = Intervals(statistics.normal, self.intervals)
+        intervals = Intervals(statistics.normal, self.intervals, statistics.signals)
         (stats, _), (stats_validation, _) = statistics.transform(train), statistics.transform(validation)
         (course, owners), (course_validation, _) = intervals.transform(train), intervals.transform(validation)
         naive = naive_answers(train.labels, validation.rows, problem)

@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pump_ml.errors import DataError
 from pump_ml.models.normal_behaviour import NormalBehaviour
 from pump_ml.problems import Problem
 from pump_ml.windows import Windows, gather
@@ -30,14 +31,16 @@ class Statistics:
 
     Args:
         normal: the normal behaviour of the assets; None where there are no commissioning records.
+        signals: what is looked at instead of the sensors, see `find_signals`; None where they are.
     """
 
     normal: NormalBehaviour | None
+    signals: Array | None = None
 
     @classmethod
     def fit(cls, train: Windows, problem: Problem) -> Self:
         """From training windows only."""
-        return cls(_normal(train, problem))
+        return cls(_normal(train, problem), find_signals(train) if problem.denoise else None)
 
     def transform(self, windows: Windows) -> tuple[NDArray[np.float32], list[str]]:
         """The statistics of each window.
@@ -47,6 +50,7 @@ class Statistics:
         """
         names: list[str] = []
         blocks: list[NDArray[np.float32]] = []
+        windows = _shown(windows, self.signals)
         if self.normal is None or not self.normal.conditions.names:
             names += [f"{statistic}({sensor})" for statistic in RAW for sensor in windows.sensors]
             blocks.append(_raw_statistics(windows))
@@ -58,12 +62,12 @@ class Statistics:
 
     def to_json(self) -> dict[str, Any]:
         """For the predictor's file."""
-        return {"normal": self.normal.to_json() if self.normal else None}
+        return {"normal": self.normal.to_json() if self.normal else None, "signals": _listed(self.signals)}
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         """What `to_json` gave."""
-        return cls(_restored(state))
+        return cls(_restored(state), _array(state["signals"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +80,12 @@ class Intervals:
     Args:
         normal: the normal behaviour of the assets; None where there are no commissioning records.
         count: intervals of a window; one a reading where the window is shorter.
+        signals: see `Statistics`.
     """
 
     normal: NormalBehaviour | None
     count: int
+    signals: Array | None = None
 
     def transform(self, windows: Windows) -> tuple[NDArray[np.float32], list[str]]:
         """The intervals of each window.
@@ -87,6 +93,7 @@ class Intervals:
         Returns:
             float32 ``(windows, columns)``, and for each column the sensor that it is about.
         """
+        windows = _shown(windows, self.signals)
         readings, sensors = windows.readings, windows.sensors
         if self.normal:
             readings = np.concatenate([readings, self.normal.residuals(windows).share], axis=1)
@@ -118,17 +125,20 @@ class Channels:
         pool: readings that are averaged into one step of a window.
         mean: of each channel over the training windows.
         scale: standard deviation of each channel over the training windows.
+        signals: see `Statistics`.
     """
 
     normal: NormalBehaviour | None
     pool: int
     mean: Array
     scale: Array
+    signals: Array | None = None
 
     @classmethod
     def fit(cls, train: Windows, problem: Problem, pool: int = 1) -> Self:
         """From training windows only."""
-        unscaled = cls(_normal(train, problem), min(pool, train.length), np.zeros(1), np.ones(1))
+        signals = find_signals(train) if problem.denoise else None
+        unscaled = cls(_normal(train, problem), min(pool, train.length), np.zeros(1), np.ones(1), signals)
         begun, uses = np.bincount(train.starts, minlength=len(train.readings)), np.zeros(len(train.readings))
         for offset in unscaled.offsets(train.length):
             uses[offset:] += begun[: len(uses) - offset]
@@ -142,7 +152,7 @@ class Channels:
                 squares = squares + weights @ np.square(raw - centre) + np.square(apart) * total * share
                 mean, total = mean + apart * share, total + count
         scale = np.sqrt(squares / total)
-        return cls(unscaled.normal, unscaled.pool, mean, np.where(scale > 1e-12, scale, 1.0))
+        return replace(unscaled, mean=mean, scale=np.where(scale > 1e-12, scale, 1.0))
 
     def offsets(self, length: int) -> NDArray[np.int64]:
         """Places in a window of the steps that a network sees: ends of its blocks of `pool` readings."""
@@ -167,12 +177,14 @@ class Channels:
     def to_json(self) -> dict[str, Any]:
         """For the predictor's file."""
         normal = self.normal.to_json() if self.normal else None
-        return {"normal": normal, "pool": self.pool, "mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        arrays = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "signals": _listed(self.signals)}
+        return {"normal": normal, "pool": self.pool, **arrays}
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         """What `to_json` gave."""
-        return cls(_restored(state), state["pool"], np.array(state["mean"]), np.array(state["scale"]))
+        mean, scale = np.array(state["mean"]), np.array(state["scale"])
+        return cls(_restored(state), state["pool"], mean, scale, _array(state["signals"]))
 
     def _pieces(self, windows: Windows) -> Iterator[tuple[slice, Array]]:
         """The channels before they are scaled, some readings at a time: all at once take several times the readings."""
@@ -185,7 +197,7 @@ class Channels:
             some = _part(windows, start - skipped, stop)
             blocks = []
             if self.normal is None or not self.normal.conditions.names:
-                blocks.append(_rolling(some.readings, self.pool))
+                blocks.append(_rolling(_shown(some, self.signals).readings, self.pool))
             if self.normal is not None:
                 blocks.append(_beyond(self.normal, some, self.pool)[0])
             yield slice(start, stop), np.concatenate(blocks, axis=1)[skipped:]
@@ -208,6 +220,43 @@ def _part(windows: Windows, start: int, stop: int) -> Windows:
         if start <= at.start < stop
     }
     return replace(windows, readings=windows.readings[start:stop], blocks=blocks)
+
+
+def find_signals(train: Windows) -> Array:
+    """What the sensors measure together: directions in which windows differ by more than one reading scatters.
+
+    Minimum noise fractions (Green et al. 1988): eigenvectors of the covariance of the windows' means against that of
+    the noise, which is half the covariance of the differences between neighbouring readings.
+
+    Args:
+        train: what is learnt from.
+
+    Returns:
+        ``(sensors, signals)``, the clearest first; the noise of each signal has unit variance.
+
+    Raises:
+        DataError: there is none.
+    """
+    from scipy.linalg import eigh  # only where a model is made
+
+    means = np.concatenate(
+        [gather(train.readings, train.starts[some], train.length).mean(axis=1) for some in train.chunks()]
+    )
+    edges = np.bincount(train.starts, minlength=len(train.readings))
+    edges -= np.bincount(train.starts + train.length - 1, minlength=len(train.readings))
+    steps = np.diff(train.readings, axis=0)[np.cumsum(edges)[:-1] > 0]
+    noise = steps.T @ steps / max(2 * len(steps), 1)
+    apart = np.atleast_2d(np.cov(means.T))
+    # What never moves, or never within a window, would make of the noise a matrix that cannot be inverted.
+    least = 1e-9 * np.maximum(np.diag(noise), np.diag(apart))
+    ratios, directions = eigh(apart, noise + np.diag(np.where(least > 0.0, least, 1.0)))
+    if not (kept := ratios > 1.0).any():
+        raise DataError(
+            f"denoise: no combination of the {len(ratios)} sensors differs between windows by more than its readings "
+            "scatter; drop denoise from the problem"
+        )
+    found: Array = directions[:, kept][:, ::-1]
+    return found
 
 
 RAW = ("mean", "std", "slope", "last")
@@ -260,6 +309,22 @@ def _rolling(values: Array, pool: int) -> Array:
 
 CHUNK = 8192
 """Rows that are summed at a time, so that sums do not grow beyond what their digits hold."""
+
+
+def _shown(windows: Windows, signals: Array | None) -> Windows:
+    """The windows with signals in the place of sensors, where there are some."""
+    if signals is None:
+        return windows
+    names = tuple(f"signal_{place + 1}" for place in range(signals.shape[1]))
+    return replace(windows, readings=windows.readings @ signals, sensors=names)
+
+
+def _listed(signals: Array | None) -> list[list[float]] | None:
+    return None if signals is None else signals.tolist()
+
+
+def _array(listed: Any) -> Array | None:
+    return None if listed is None else np.array(listed)
 
 
 def _normal(train: Windows, problem: Problem) -> NormalBehaviour | None:
