@@ -189,6 +189,8 @@ class SplitPolicy(_Frozen):
             )
         if isinstance(self.test, ByTime) and self.rotate:
             raise ValueError("split: rotate has assets take turns, and by: time divides none; drop rotate")
+        if isinstance(self.test, Folds) and self.test.groups is not None and self.rotate:
+            raise ValueError("split: rotate deals single assets, and groups keeps assets together; drop one of them")
         return self
 
 
@@ -293,6 +295,10 @@ class Problem(_Frozen):
             raise ValueError("conditions are those of the commissioning record; state reference: commissioning as well")
         if self.denoise and self.reference is not None:
             raise ValueError("denoise and reference are two ways to see past what does not matter; state one of them")
+        if self.denoise and self.windows.length < 2:
+            raise ValueError(
+                "denoise tells noise by how a window's readings differ; expected windows.length of 2 or more"
+            )
         if self.mode is not None and self.mode not in names:
             raise ValueError(f"mode {self.mode!r} is no target; expected one of {', '.join(names)}")
         return self

@@ -204,7 +204,8 @@ def store(
 def rotations(split: Split, readings: pd.DataFrame, policy: SplitPolicy) -> list[tuple[str, ...]]:
     """The assets that each model sets aside where the validation part is rotated; none where it is not.
 
-    The first sets the validation part aside; the training part is dealt to the others, stratum by stratum.
+    The first sets the validation part aside; the training part is dealt to the others, stratum by stratum, in an order
+    that no seed changes.
 
     Args:
         split: what the policy made of the readings.

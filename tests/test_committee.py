@@ -1,5 +1,6 @@
 """Committees: assets take turns at being set aside, and members answer together."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -12,6 +13,7 @@ from conftest import Trained
 from test_baseline import SEEN, rig
 
 from pump_ml import files, registry, steps
+from pump_ml.errors import DataError
 from pump_ml.models import Answers, Predictor, Watch, committee, fitted_assets, load_predictor
 from pump_ml.models.baseline import Baseline
 from pump_ml.models.checkpoint import Checkpoint
@@ -107,6 +109,20 @@ def test_intervals_are_as_wide_as_the_errors_about_assets_that_were_held_out() -
     assert answered["wear_high"].to_numpy() == pytest.approx(4.0)
 
 
+@pytest.mark.parametrize("turns", [[("a", "b"), ()], [("a",), ("c",), ("b",)]], ids=["all", "none"])
+def test_a_turn_that_leaves_nothing_to_learn_from_or_to_set_aside_is_refused(
+    turns: list[tuple[str, ...]],
+) -> None:
+    with pytest.raises(DataError, match="drop rotate from the split"):
+        committee.fit(Rote(), windows("ab"), turns, WEAR, seed=0, watch=lambda *_: None)
+
+
+def test_turns_do_not_part_groups() -> None:
+    folds = {"number": "each", "groups": "size"}
+    with pytest.raises(ValueError, match="groups keeps assets together"):
+        SplitPolicy.model_validate({"train": 0.8, "validation": 0.2, "test": folds, "rotate": True})
+
+
 def test_members_have_seeds_of_their_own_and_report_side_by_side() -> None:
     seen: list[tuple[str, float]] = []
     committee.fit(Rote(), windows("ab"), [("a",), ("b",)], WEAR, seed=5, watch=lambda _, of: seen.extend(of.items()))
@@ -191,7 +207,9 @@ def test_a_problem_that_rotates_goes_all_the_way_and_leaves_no_checkpoint_to_go_
     (folder,) = (Settings.load().data / "checkpoints").iterdir()
     kept = files.names(folder)
     assert len(kept) == 4
-    assert all(Checkpoint(folder / name, "mine").load() is None for name in kept)
+    for name in kept:
+        with np.load(folder / name) as found:
+            assert json.loads(found["state"].tobytes()) == {"fingerprint": ""}
 
     evaluation = steps.evaluate(plan, candidates)
     assert {card["family"] for card in evaluation["scorecards"]} == {"baseline", "cnn1d"}

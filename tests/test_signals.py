@@ -82,6 +82,16 @@ def test_families_see_signals_in_the_place_of_sensors_and_nothing_changes_on_the
     assert (Channels.from_json(channels.to_json()).transform(windows) == channels.transform(windows)).all()
 
 
+def test_windows_of_one_reading_tell_no_noise() -> None:
+    with pytest.raises(ConfigurationError, match=r"expected a length of 2 or more"):
+        parse_problem(PROBLEM | {"windows": {"length": 1, "stride": 1}}, where="a test")
+
+
+def test_one_window_tells_no_signal() -> None:
+    with pytest.raises(DataError, match="1 training windows; expected two or more"):
+        find_signals(engines(1)[0])
+
+
 def test_a_problem_either_denoises_or_compares_with_a_record() -> None:
     with pytest.raises(ConfigurationError, match="denoise and reference are two ways"):
         parse_problem(PROBLEM | {"reference": "commissioning"}, where="a test")

@@ -319,7 +319,7 @@ def load_predictor(folder: Path) -> Predictor:
     )
     loaded.calibration = Calibration.from_json(content["calibration"])
     loaded.usual, loaded.units = content["usual"], content["units"]
-    if until := content.get("fitted_until"):  # an earlier version knew no split by time
+    if until := content["fitted_until"]:
         loaded.fitted_until = pd.Timestamp(until)
     return loaded
 

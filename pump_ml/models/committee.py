@@ -9,15 +9,18 @@ prediction, Vovk 2015; scikit-learn's ``CalibratedClassifierCV`` with ``ensemble
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from pump_ml.errors import DataError
 from pump_ml.models import Answers, Family, Predictor, Watch, load_predictor
-from pump_ml.models.checkpoint import Checkpoint
 from pump_ml.problems import Problem
 from pump_ml.schema import ASSET
 from pump_ml.windows import Windows
+
+if TYPE_CHECKING:
+    from pump_ml.models.checkpoint import Checkpoint
 
 
 class Committee(Predictor):
@@ -98,7 +101,7 @@ def fit(
     *,
     seed: int,
     watch: Watch,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: "Checkpoint | None" = None,
 ) -> Committee:
     """Fit a family as often as assets are set aside.
 
@@ -110,11 +113,20 @@ def fit(
         seed: of the first member; the others have the next ones.
         watch: gets what the members report: the first one's by its own names, the others' below ``member_2`` and so on.
         checkpoint: of the whole; see `Checkpoint.of_member`.
+
+    Raises:
+        DataError: a turn sets no window aside, or all of them.
     """
     members = []
     owners = windows.rows[ASSET].to_numpy(dtype=str)
-    for place, assets in enumerate(held_out):
-        aside = np.isin(owners, assets)
+    turns = [np.isin(owners, assets) for assets in held_out]
+    for aside, assets in zip(turns, held_out, strict=True):
+        if not aside.any() or aside.all():
+            raise DataError(
+                f"{aside.sum()} of {len(aside)} windows are of {', '.join(assets)}, whose turn it is to be set aside; "
+                "expected some and not all: bring assets with whole windows, or drop rotate from the split"
+            )
+    for place, aside in enumerate(turns):
         members.append(
             family.fit(
                 windows.where(~aside),

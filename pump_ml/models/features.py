@@ -235,8 +235,10 @@ def find_signals(train: Windows) -> Array:
         ``(sensors, signals)``, the clearest first; the noise of each signal has unit variance.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or there are too few windows to tell.
     """
+    if len(train) < 2:
+        raise DataError(f"denoise: {len(train)} training windows; expected two or more that differ")
     from scipy.linalg import eigh  # only where a model is made
 
     means = np.concatenate(

@@ -144,7 +144,7 @@ class _Attempts:
 
 
 def _allowed(plan: Mapping[str, Any], problem: Any) -> dict[str, float]:
-    """What each target's metric may be: its threshold, else the baseline's on the validation windows."""
+    """What each target's metric may be: its threshold, else the baseline's on all windows that were held out for it."""
     if problem.has_thresholds:
         return {target.name: target.threshold for target in problem.targets}
     baseline = read_candidate(plan, "baseline")
