@@ -83,7 +83,7 @@ def test_families_see_signals_in_the_place_of_sensors_and_nothing_changes_on_the
 
 
 def test_windows_of_one_reading_tell_no_noise() -> None:
-    with pytest.raises(ConfigurationError, match=r"expected a length of 2 or more"):
+    with pytest.raises(ConfigurationError, match=r"expected windows\.length of 2 or more"):
         parse_problem(PROBLEM | {"windows": {"length": 1, "stride": 1}}, where="a test")
 
 
