@@ -1,6 +1,6 @@
 """How fast networks learn and answer and what memory it takes, against their bounds; ends with 1 where one is broken.
 
-    .venv/bin/python tools/measure_training.py           # five to ten minutes
+    .venv/bin/python tools/measure_training.py           # a quarter of an hour
     .venv/bin/python tools/measure_training.py --quick   # two to four, by fewer runs and a small network for memory
 
 Each ratio is of two things that one run measures in turns, so that other work on the machine touches both; it is the
