@@ -13,9 +13,10 @@ from typing import Any
 from pump_ml import benchmark_page, catalog, comparison, files, readiness, snapshots, splits, steps
 from pump_ml.errors import ConfigurationError
 from pump_ml.evaluation import json_safe
-from pump_ml.problems import Folds, Problem, Target
+from pump_ml.problems import Problem, Target
 from pump_ml.protocols import Protocol
 from pump_ml.settings import Settings, git_sha
+from pump_ml.split_policy import Folds
 from pump_ml.steps import Progress
 from pump_ml.trial import LIMIT, NAIVE, Trial, in_process
 

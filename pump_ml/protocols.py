@@ -8,9 +8,10 @@ from pydantic import Field, ValidationError, field_validator
 
 from pump_ml import catalog
 from pump_ml.errors import ConfigurationError, UnknownNameError
-from pump_ml.problems import ByTime, Problem, load_problem
+from pump_ml.problems import Problem, load_problem
 from pump_ml.settings import PACKAGE
 from pump_ml.sources.strict import Strict
+from pump_ml.split_policy import ByTime
 
 SHIPPED = PACKAGE / "conf" / "benchmarks.yaml"
 

@@ -15,8 +15,8 @@ from upath import UPath
 
 from pump_ml import files
 from pump_ml.errors import ConfigurationError, DataError, LeakError
-from pump_ml.problems import ByTime, Folds, SplitPolicy
 from pump_ml.schema import ASSET, COMMISSIONING, PART, RUN, TIME, natural
+from pump_ml.split_policy import ByTime, Folds, SplitPolicy
 
 PARTS = ("train", "validation", "test")
 

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import Trained
-from test_baseline import SEEN, rig
+from test_baseline import PROBLEM, SEEN, rig
 
 from pump_ml import files, registry, steps
 from pump_ml.errors import DataError
 from pump_ml.models import Answers, Predictor, Watch, committee, fitted_assets, load_predictor
 from pump_ml.models.baseline import Baseline
-from pump_ml.models.checkpoint import Checkpoint
 from pump_ml.models.space import Choice, Range
-from pump_ml.problems import Problem, SplitPolicy, parse_problem
+from pump_ml.problems import Problem, parse_problem
 from pump_ml.settings import PACKAGE, Settings
+from pump_ml.split_policy import SplitPolicy
 from pump_ml.splits import by_asset, rotations, store
 from pump_ml.windows import Windows
 
@@ -63,16 +63,8 @@ class Rote:
     space: ClassVar[dict[str, Range | Choice]] = {}
 
     def fit(
-        self,
-        train: Windows,
-        validation: Windows,
-        problem: Problem,
-        *,
-        seed: int,
-        watch: Watch,
-        checkpoint: Checkpoint | None = None,
+        self, train: Windows, validation: Windows, problem: Problem, *, seed: int, watch: Watch, **_: Any
     ) -> Predictor:
-        del checkpoint
         watch(0, {"train/loss": float(seed), "progress": 0.5})
         made = RotePredictor(problem, train.sensors, fitted_assets(train, validation))
         made.learnt = fitted_assets(train)
@@ -131,20 +123,8 @@ def test_members_have_seeds_of_their_own_and_report_side_by_side() -> None:
 
 def test_a_committee_that_was_stored_answers_as_before(tmp_path: Path) -> None:
     pool = rig(SEEN, 2)
-    problem = parse_problem(
-        {
-            "name": "rig",
-            "windows": {"length": 12, "stride": 12},
-            "predicts": [
-                {"name": "valve", "kind": "classes", "classes": ["0", "1", "2"], "metric": "macro_f1"},
-                {"name": "wear", "kind": "regression", "metric": "mae"},
-            ],
-            "split": {"train": 0.6, "validation": 0.2, "rotate": True},
-        },
-        where="a test",
-    )
     names = sorted(pool.rows["asset_id"].unique())
-    made = committee.fit(Baseline(trees=5, members=2), pool, [tuple(names[::2]), tuple(names[1::2])], problem, seed=0,
+    made = committee.fit(Baseline(trees=5, members=2), pool, [tuple(names[::2]), tuple(names[1::2])], PROBLEM, seed=0,
                          watch=lambda *_: None)  # fmt: skip
     made.calibrate(pool)
     made.save(tmp_path)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pump_ml.errors import ConfigurationError, DataError, LeakError
-from pump_ml.problems import SplitPolicy
+from pump_ml.split_policy import SplitPolicy
 from pump_ml.splits import PARTS, Split, by_asset, folds
 
 SHARES = SplitPolicy(train=0.6, validation=0.2, test=0.2, stratify="mode")

@@ -35,6 +35,7 @@ CODE = (
     "problems.py",
     "schema.py",
     "settings.py",
+    "split_policy.py",
     "windows.py",
 )
 """What of this package a model needs to answer; each file that travels costs every load two requests."""
