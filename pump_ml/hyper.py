@@ -1,5 +1,6 @@
-"""Hyper-parameters of a family: its own, then the preset's, then those that a run sets, then those that were tuned."""
+"""Hyper-parameters of a family: its own, the preset's, the problem's, those that a run sets, and the tuned ones."""
 
+from collections import ChainMap
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,17 +12,23 @@ from pump_ml.models.space import Choice, Range
 from pump_ml.settings import PACKAGE
 
 
-def make(family: str, preset: str, values: Mapping[str, Any]) -> Any:
-    """A family, which is a dataclass, with the preset's hyper-parameters, and these instead of some of them."""
+def make(family: str, preset: str, *values: Mapping[str, Any]) -> Any:
+    """A family, which is a dataclass, with the preset's hyper-parameters, and these instead of some of them.
+
+    Args:
+        family: a name of `pump_ml.catalog.FAMILIES`.
+        preset: a name of `pump_ml.catalog.PRESETS`.
+        values: by name; the later ones win.
+    """
     presets = yaml.safe_load((PACKAGE / "conf" / "presets.yaml").read_text(encoding="utf-8"))
-    return _family(family)(**presets[preset].get(family, {}) | dict(values))
+    return _family(family)(**dict(ChainMap(*map(dict, reversed(values)), presets[preset].get(family, {}))))
 
 
 def check(hyper: Any, families: Collection[str]) -> None:
     """Raise for hyper-parameters that cannot be meant, before anything is trained with them.
 
     Args:
-        hyper: what a run sets: family -> name -> value.
+        hyper: what a run sets, or a problem: family -> name -> value.
         families: the ones that take part.
 
     Raises:

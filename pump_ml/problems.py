@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from pump_ml import catalog, metrics
-from pump_ml.errors import ConfigurationError, LeakError, UnknownNameError
+from pump_ml.errors import ConfigurationError, LeakError, PumpMLError, UnknownNameError
 from pump_ml.settings import PACKAGE, Settings
 from pump_ml.split_policy import Folds, Frozen, SplitPolicy
 
@@ -160,7 +160,10 @@ class Derived(Frozen):
 
 
 class Problem(Frozen):
-    """A question to the data, as a YAML file under ``conf/problems/`` states it."""
+    """A question to the data, as a YAML file under ``conf/problems/`` states it.
+
+    Its ``hyper`` are hyper-parameters, family -> name -> value, that suit these data better than a preset's.
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     description: str = ""
@@ -175,6 +178,7 @@ class Problem(Frozen):
     interval: float = Field(default=0.9, ge=0.5, lt=1)
     mode: str | None = None
     published: tuple[Published, ...] = ()
+    hyper: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -311,9 +315,17 @@ def parse_problem(content: dict[str, Any], *, where: str) -> Problem:
             )
         predicts = [entry | {"threshold": thresholds[entry["name"]]} for entry in predicts]
     try:
-        return Problem.model_validate(content | {"targets": predicts})
+        problem = Problem.model_validate(content | {"targets": predicts})
     except ValidationError as error:
         raise ConfigurationError(f"{where}: {error}") from error
+    if problem.hyper:
+        from pump_ml import hyper  # families know what a problem is
+
+        try:
+            hyper.check(problem.hyper, catalog.FAMILIES)
+        except PumpMLError as error:
+            raise ConfigurationError(f"{where}: hyper: {error}") from error
+    return problem
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

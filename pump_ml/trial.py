@@ -57,9 +57,14 @@ class Trial:
     reference: bool = False
 
     @property
+    def learner(self) -> Any:
+        """The family, with the hyper-parameters of preset and problem."""
+        return hyper.make(self.rung, self.preset, self.definition["hyper"].get(self.rung, {}))
+
+    @property
     def key(self) -> str:
         """Names the result: everything that it follows from, the code included."""
-        family = {} if self.rung in (NAIVE, LIMIT) else asdict(hyper.make(self.rung, self.preset, {}))
+        family = {} if self.rung in (NAIVE, LIMIT) else asdict(self.learner)
         content = json.dumps(
             [self.rung, self.seed, family, self.definition, self.splits, self.reference, code()], sort_keys=True
         )
@@ -170,8 +175,7 @@ def run(trial: Trial, progress: Callable[[float], None]) -> Json:
         if trial.rung == NAIVE:
             answered, calibration = naive_answers(work.windows("train").labels, truth, work.problem), Calibration()
         else:
-            family = hyper.make(trial.rung, trial.preset, {})
-            answered, calibration, took = learn_and_answer(work, family, trial.seed, share)
+            answered, calibration, took = learn_and_answer(work, trial.learner, trial.seed, share)
             seconds += took
             if trial.reference:
                 answered = pd.concat([answered, as_new[answered.columns]], ignore_index=True)

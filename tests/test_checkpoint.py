@@ -97,11 +97,15 @@ class Killed(Exception):  # noqa: N818 - no error, but a signal
     pass
 
 
-@pytest.mark.parametrize("patience", [2, 20], ids=["stops early", "learns to the end"])
+@pytest.mark.parametrize(
+    "given",
+    [{"patience": 2}, {"patience": 20}, {"patience": 20, "ema_momentum": 0.99}],
+    ids=["stops early", "learns to the end", "keeps mean weights"],
+)
 def test_a_fit_that_went_on_is_the_one_that_was_never_stopped(
-    patience: int, fleet: Telemetry, diagnosis: Problem, tmp_path: Path
+    given: dict[str, Any], fleet: Telemetry, diagnosis: Problem, tmp_path: Path
 ) -> None:
-    family = Gru(units=8, dense=8, epochs=9, patience=patience, rate=0.05)
+    family = Gru(units=8, dense=8, epochs=9, rate=0.05, **given)
     train, validation = (windows_of(fleet, diagnosis, part) for part in (slice(0, 16), slice(16, 24)))
     checkpoint = Checkpoint(UPath(tmp_path / "gru.npz"), "of this")
 

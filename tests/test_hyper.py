@@ -1,19 +1,22 @@
 """What a run may set, and what is looked at before anything is trained: wrong values and labels are told at once."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import Trained
 
-from pump_ml import hyper, readiness, registry, snapshots, steps
+from pump_ml import hyper, readiness, registry, snapshots, steps, tuning
 from pump_ml.errors import ConfigurationError, DataError, UnknownNameError
 from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem
 from pump_ml.schema import KEYS, Sensor, Telemetry, Waveforms
-from pump_ml.settings import Settings
+from pump_ml.settings import PACKAGE, Settings
 from pump_ml.splits import Split, by_asset
 
 # Values
@@ -62,9 +65,21 @@ def test_a_value_that_cannot_be_meant_says_what_was_expected(
         hyper.check(values, ("baseline", "xgb"))
 
 
-def test_what_a_run_sets_goes_before_the_preset_and_the_preset_before_the_familys_own() -> None:
-    made = hyper.make("xgb", "quick", {"rate": 0.2})
-    assert (made.rate, made.rounds, made.depth) == (0.2, 120, 5)
+def test_what_is_said_later_wins_and_a_preset_goes_before_the_familys_own() -> None:
+    made = hyper.make("xgb", "quick", {"rate": 0.2, "rows": 0.9}, {"rows": 0.8})
+    assert (made.rate, made.rows, made.rounds, made.depth) == (0.2, 0.8, 120, 5)
+
+
+def test_a_problem_sets_hyper_parameters_of_its_own_and_a_run_goes_before_it(crowned: Trained, tmp_path: Path) -> None:
+    content = yaml.safe_load((PACKAGE / "conf" / "problems" / "diagnosis.yaml").read_text())
+    own = {"baseline": {"trees": 7, "members": 3}, "xgb": {"rounds": 9}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content | {"name": "own", "targets": "none", "hyper": own}))
+    asked = {"families": (), "preset": "quick", "hyper": {"baseline": {"members": 2}}}
+    plan = steps.plan(crowned.stored["snapshot"], str(tmp_path / "own.yaml"), "test/own", **asked)
+    number = steps.train(plan, "baseline")["version"]
+    told = json.loads(registry.connect().get_model_version("pump-own", number).tags["hyper"])
+    assert (told["trees"], told["members"]) == (7, 2)
+    assert tuning.Study(plan, "xgb").first.rounds == 9
 
 
 def test_nothing_is_left_to_tune_where_everything_is_set() -> None:

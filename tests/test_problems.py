@@ -56,6 +56,7 @@ def test_without_thresholds_the_baseline_is_the_bar() -> None:
         pytest.param({"targets": {"mode": 0.9}}, "a threshold for each of mode, rul_pct", id="threshold missing"),
         pytest.param({"targets": {"mode": 1, "rul_pct": 1, "rpm": 1}}, "a threshold for each", id="threshold of none"),
         pytest.param({"targets": "all"}, "targets is 'all'", id="thresholds as text"),
+        pytest.param({"hyper": {"xgb": {"dept": 3}}}, "hyper: .*'dept'.*'depth'", id="hyper-parameter"),
         pytest.param({"window": {"length": 3}}, "window\n.*Extra inputs", id="unknown key"),
         pytest.param({"windows": {"length": 0, "stride": 1}}, "greater than 0", id="empty windows"),
         pytest.param({"split": {"train": 0.6, "validation": 0.3, "test": 0.2}}, "add up to 1.1", id="shares"),

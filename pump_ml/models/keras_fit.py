@@ -7,7 +7,8 @@ network cost no Python.
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -171,9 +172,13 @@ class _Trainer:
     ) -> None:
         self.network, self.problem, self.family = network, problem, family
         self.seed, self.watch, self.checkpoint = seed, watch, checkpoint
-        self.optimizer = keras.optimizers.AdamW(family.rate, weight_decay=family.decay)
+        self.optimizer = keras.optimizers.AdamW(
+            family.rate, weight_decay=family.decay, use_ema=family.ema_momentum > 0.0, ema_momentum=family.ema_momentum
+        )
         self.optimizer.build(network.trainable_variables)
         network.compile(self.optimizer)
+        self.swap = keras.callbacks.SwapEMAWeights()
+        self.swap.set_model(network)
         self.losses = {target.name: _loss(target, family.focus) for target in problem.targets}
         self.weights = {t.name: CLASS_WEIGHT if t.kind == "classes" else VALUE_WEIGHT for t in problem.targets}
         patience = family.patience
@@ -200,22 +205,33 @@ class _Trainer:
         for epoch in range(begin, self.family.epochs):
             order = np.random.default_rng([self.seed, epoch]).permutation(train.count)[: steps * size]
             losses = learn(tf.constant(order.reshape(steps, size), tf.int32))
-            found = [judge(tf.constant(places[None], tf.int32)) for places in checked]
-            shares = [len(places) / validation.count for places in checked]
             logs = {name: float(value) for name, value in losses.items()}
-            logs |= {f"val_{n}": sum(float(f[n]) * s for f, s in zip(found, shares, strict=True)) for n in found[0]}
             if not np.isfinite(logs["loss"]):
                 raise DataError(
                     f"the network's loss is {logs['loss']} after epoch {epoch + 1}; choose a lower rate than "
                     f"{self.family.rate:g}"
                 )
-            self.callbacks.on_epoch_end(epoch, logs)
+            with self._mean_weights():
+                found = [judge(tf.constant(places[None], tf.int32)) for places in checked]
+                shares = [len(places) / validation.count for places in checked]
+                logs |= {f"val_{n}": sum(float(f[n]) * s for f, s in zip(found, shares, strict=True)) for n in found[0]}
+                self.callbacks.on_epoch_end(epoch, logs)
             self._report(epoch, logs)
             self._keep(epoch)
             if self.network.stop_training:
                 break
         self.network.set_weights(self.stop.best_weights)
         self.watch(self.family.epochs, {"progress": 1.0})  # it may have stopped early
+
+    @contextmanager
+    def _mean_weights(self) -> Iterator[None]:
+        """Meanwhile the network has the running mean of its weights, where one is kept."""
+        if not self.optimizer.use_ema:
+            yield
+            return
+        self.swap.on_test_begin()
+        yield
+        self.swap.on_test_end()
 
     def _compiled(self, part: _Part, *, learns: bool) -> Callable[[Any], dict[str, Any]]:
         """A loop over batches ``(steps, batch)`` of places; gives the mean losses."""

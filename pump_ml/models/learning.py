@@ -31,6 +31,8 @@ class NetworkFamily(ABC):
         steps: batches in an epoch, about; the batch is the power of two from 32 to 512 that comes nearest.
         rate: learning rate of AdamW (Loshchilov and Hutter 2019).
         decay: its weight decay.
+        ema_momentum: of the running mean of the weights over training steps, which is validated and kept instead of the
+            last ones (Polyak and Juditsky 1992; Keras' ``use_ema``); 0 keeps the last ones.
         patience: epochs without a better validation loss before it stops; the rate halves after a third of them.
         focus: gamma of the focal loss of classes; 0 is the cross-entropy.
         balanced: whether classes weigh the same however often they occur.
@@ -44,6 +46,7 @@ class NetworkFamily(ABC):
     steps: int = 128
     rate: float = 2e-3
     decay: float = 0.1
+    ema_momentum: float = 0.0
     patience: int = 20
     focus: float = 0.0
     balanced: bool = False
@@ -98,6 +101,7 @@ LEARNING: Mapping[str, Range | Choice] = {
     "steps": Range(8, 2048, tuned=False),
     "rate": Range(1e-4, 1e-2, log=True),
     "decay": Range(1e-4, 1.0, log=True),
+    "ema_momentum": Choice((0.0, 0.99, 0.995, 0.999)),
     "patience": Range(1, 500, tuned=False),
     # These change what the loss means, and trials are compared by it.
     "focus": Range(0.0, 5.0, tuned=False),

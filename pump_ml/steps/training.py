@@ -81,7 +81,8 @@ def plan(
         families: names of `pump_ml.catalog.FAMILIES`, None for all that fit the data; the baseline always takes part.
         preset: a name of `pump_ml.catalog.PRESETS`.
         seed: of the split, of every family and of the tuning.
-        hyper: hyper-parameters that this run sets, family -> name -> value; the others are the preset's.
+        hyper: hyper-parameters that this run sets, family -> name -> value; the others are the problem's and
+            the preset's.
         trials: how often each family but the baseline is tried to tune its hyper-parameters; 0 for no tuning.
         tags: more tags of the MLflow run, such as the DAG's name.
 
@@ -254,7 +255,8 @@ def train(
         log.info("%s was registered as version %s by an earlier try", family, done[0])
         registry.finish(client, earlier)
         return _candidate(*done)
-    learner = hyper.make(family, plan["preset"], plan["hyper"].get(family, {}) | _tuned(plan, family))
+    given = [work.problem.hyper.get(family, {}), plan["hyper"].get(family, {}), _tuned(plan, family)]
+    learner = hyper.make(family, plan["preset"], *given)
     parameters = dataclasses.asdict(learner)
     with registry.child_run(
         client, plan["experiment"], plan["parent"], key, family,
