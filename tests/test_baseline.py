@@ -11,6 +11,7 @@ from pump_ml.models import load_predictor
 from pump_ml.models.baseline import Baseline, BaselinePredictor
 from pump_ml.models.features import Intervals
 from pump_ml.models.linear import LinearModel, fit_linear
+from pump_ml.models.xgb import Xgb, XgbPredictor
 from pump_ml.problems import parse_problem
 from pump_ml.windows import Windows
 
@@ -88,6 +89,24 @@ def test_where_labels_are_noisy_the_forest_with_larger_leaves_is_kept() -> None:
         return int(predictor.models["wear"].min_samples_leaf)
 
     assert (kept(0.0), kept(2.0)) == (1, 10)
+
+
+def test_a_single_strange_asset_neither_chooses_a_rung_nor_stops_boosting() -> None:
+    train = rig(SEEN, 2)
+
+    def kept(validation: list[tuple[int, int]]) -> tuple[str, int]:
+        tune = rig(validation, 3)
+        baseline = Baseline(trees=20, members=5).fit(train, tune, PROBLEM, seed=0, watch=lambda *_: None)
+        boosted = Xgb(rounds=60, rate=0.5, patience=2, jobs=1).fit(train, tune, PROBLEM, seed=0, watch=lambda *_: None)
+        assert isinstance(baseline, BaselinePredictor)
+        assert isinstance(boosted, XgbPredictor)
+        return baseline.kept["wear"], boosted.boosters["wear"].num_boosted_rounds()
+
+    several, one, known = kept(UNSEEN), kept(UNSEEN[:1]), kept(SEEN[:1])
+    assert several[0] == "linear"
+    assert several[1] < 60
+    assert one == ("forest", 60)
+    assert known[1] < 60
 
 
 @pytest.mark.parametrize(("count", "slopes"), [(1, 1), (5, 5), (12, 0), (60, 0)])

@@ -2,7 +2,8 @@
 
 Forests of extremely randomised trees (scikit-learn) on window statistics learn curved and joint effects, and answer
 within what they saw. Linear models with shrinkage on intervals of the window (`pump_ml.models.linear`) add up effects,
-and so answer combinations that training lacks. The validation windows say which of the two a target needs.
+and so answer combinations that training lacks. The validation windows say which of the two a target needs; a single
+asset does not, and the forest is kept.
 """
 
 import logging
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
 from pump_ml import metrics
-from pump_ml.models import Answers, Predictor, Watch, class_codes, fitted_assets, training_values
+from pump_ml.models import Answers, Predictor, Watch, class_codes, decides, fitted_assets, training_values
 from pump_ml.models.features import Intervals, Statistics
 from pump_ml.models.linear import Columns, LinearModel, fit_linear
 from pump_ml.models.space import Choice, Range
@@ -168,7 +169,7 @@ class Baseline:
         watch: Watch,
         checkpoint: "Checkpoint | None" = None,
     ) -> Predictor:
-        """Learn both rungs of each target from `train`, and keep the one that is better on `validation`."""
+        """Learn both rungs of each target from `train`, and keep the one that `validation` prefers."""
         del checkpoint  # seconds
         from pump_ml.evaluation import naive_answers  # which does not travel with a model
 
@@ -177,6 +178,7 @@ class Baseline:
         (stats, _), (stats_validation, _) = statistics.transform(train), statistics.transform(validation)
         (course, owners), (course_validation, _) = intervals.transform(train), intervals.transform(validation)
         naive = naive_answers(train.labels, validation.rows, problem)
+        choosing = decides(validation, train)
         models: dict[str, Any] = {}
         errors: dict[str, dict[str, float]] = {}
         for step, target in enumerate(problem.targets):
@@ -195,7 +197,7 @@ class Baseline:
                 classes=target.kind == "classes", members=self.members, share=self.share, seed=seed,
             )  # fmt: skip
             forests = self._forests(stats, labels, target, seed)
-            forest = min(forests, key=lambda each: off(each, stats_validation))
+            forest = min(forests, key=lambda each: off(each, stats_validation)) if choosing else forests[0]
             same = naive[target.name]
             errors[target.name] = found = {
                 NAIVE: _off(class_codes(same, target.classes) if target.classes else same.to_numpy(), truth, target),
@@ -203,7 +205,7 @@ class Baseline:
                 LINEAR: off(linear),
             }
             # The forest keeps a tie.
-            models[target.name] = linear if found[LINEAR] < found[FOREST] else forest
+            models[target.name] = linear if choosing and found[LINEAR] < found[FOREST] else forest
             watch(step, {f"rungs/{target.name}_{rung}_error": value for rung, value in found.items()})
             watch(step, {"progress": (step + 1) / len(problem.targets)})
         assets = fitted_assets(train, validation)

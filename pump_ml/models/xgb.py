@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 import xgboost
 
-from pump_ml.models import Answers, Predictor, Watch, class_codes, fitted_assets, training_values
+from pump_ml.models import Answers, Predictor, Watch, class_codes, decides, fitted_assets, training_values
 from pump_ml.models.features import Statistics
 from pump_ml.models.space import Choice, Range
 from pump_ml.problems import Problem, Target
@@ -58,7 +58,7 @@ class XgbPredictor(Predictor):
 
 @dataclass(frozen=True)
 class Xgb:
-    """Gradient-boosted trees, stopped where the validation loss turns.
+    """Gradient-boosted trees, stopped where the validation loss turns; not where a single asset would say so.
 
     Args:
         rounds: most trees a target (and class).
@@ -104,6 +104,7 @@ class Xgb:
     ) -> Predictor:
         """Learn one booster a target."""
         del checkpoint  # trees take seconds
+        patience = self.patience if decides(validation, train) else None
         boosters: dict[str, xgboost.Booster] = {}
         statistics = Statistics.fit(train, problem)
         (x, names), (x_validation, _) = statistics.transform(train), statistics.transform(validation)
@@ -125,11 +126,11 @@ class Xgb:
                 inside,
                 num_boost_round=self.rounds,
                 evals=[(inside, "train"), (outside, "validation")],
-                early_stopping_rounds=self.patience,
+                early_stopping_rounds=patience,
                 evals_result=curve,
                 verbose_eval=False,
             )
-            boosters[target.name] = booster[: booster.best_iteration + 1]
+            boosters[target.name] = booster if patience is None else booster[: booster.best_iteration + 1]
             for part, losses in curve.items():
                 (loss,) = losses.values()
                 for step in range(0, len(loss), 10):
