@@ -1,6 +1,5 @@
 """Hyper-parameters of a family: its own, the preset's, the problem's, those that a run sets, and the tuned ones."""
 
-from collections import ChainMap
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,16 +11,19 @@ from pump_ml.models.space import Choice, Range
 from pump_ml.settings import PACKAGE
 
 
-def make(family: str, preset: str, *values: Mapping[str, Any]) -> Any:
+def make(family: str, preset: str, *given: Mapping[str, Mapping[str, Any]]) -> Any:
     """A family, which is a dataclass, with the preset's hyper-parameters, and these instead of some of them.
 
     Args:
         family: a name of `pump_ml.catalog.FAMILIES`.
         preset: a name of `pump_ml.catalog.PRESETS`.
-        values: by name; the later ones win.
+        given: family -> name -> value: the problem's, the run's, the tuned ones. The later ones win.
     """
     presets = yaml.safe_load((PACKAGE / "conf" / "presets.yaml").read_text(encoding="utf-8"))
-    return _family(family)(**dict(ChainMap(*map(dict, reversed(values)), presets[preset].get(family, {}))))
+    values: dict[str, Any] = {}
+    for each in (presets[preset], *given):
+        values |= each.get(family, {})
+    return _family(family)(**values)
 
 
 def check(hyper: Any, families: Collection[str]) -> None:

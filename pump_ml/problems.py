@@ -304,7 +304,11 @@ def load_problem(name: str | Path, settings: Settings | None = None) -> Problem:
 
 
 def parse_problem(content: dict[str, Any], *, where: str) -> Problem:
-    """A problem from the content of its YAML, where ``predicts`` lists the columns and ``targets`` their thresholds."""
+    """A problem from the content of its YAML, where ``predicts`` lists the columns and ``targets`` their thresholds.
+
+    Raises:
+        ConfigurationError: it breaks the schema, or sets a hyper-parameter that does not exist or lies out of bounds.
+    """
     content = dict(content)
     predicts, thresholds = content.pop("predicts", []), content.pop("targets", "none")
     names = [entry.get("name") for entry in predicts]

@@ -59,7 +59,7 @@ class Trial:
     @property
     def learner(self) -> Any:
         """The family, with the hyper-parameters of preset and problem."""
-        return hyper.make(self.rung, self.preset, self.definition["hyper"].get(self.rung, {}))
+        return hyper.make(self.rung, self.preset, self.definition["hyper"])
 
     @property
     def key(self) -> str:

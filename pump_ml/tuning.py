@@ -50,7 +50,8 @@ class Study:
     def __init__(self, plan: Mapping[str, Any], family: str, settings: Settings | None = None) -> None:
         fixed = plan["hyper"].get(family, {})
         self.seed = int(plan["seed"])
-        self.first = hyper.make(family, plan["preset"], plan["definition"]["hyper"].get(family, {}), fixed)
+        # A plan of an earlier version lacks the problem's.
+        self.first = hyper.make(family, plan["preset"], plan["definition"].get("hyper", {}), plan["hyper"])
         self.space = hyper.tuned_space(family, fixed)
         # A study of other data or bounds is another one, though the training run has the same name.
         of = {name: plan[name] for name in ("snapshot", "split", "definition", "preset", "seed", "hyper")}

@@ -273,6 +273,7 @@ def test_another_hyper_parameter_seed_or_code_is_another_trial(
     one = Trial("baseline", 7, "rig-0", load_problem(rig[0].problem).model_dump(mode="json"), ("s",), "quick")
     others = [replace(one, seed=8), replace(one, preset="full"), replace(one, rung="xgb"), replace(one, snapshot="b")]
     assert len({one.key, *(other.key for other in others)}) == 5
+    assert replace(one, definition=one.definition | {"hyper": {"baseline": {"trees": 7}}}).learner.trees == 7
     before = one.key
     monkeypatch.setattr(trial, "code", lambda: "changed")
     assert one.key != before

@@ -28,6 +28,7 @@ from pump_ml.splits import Split, by_asset
         pytest.param(Range(1, 12), (1, 12), (0, 13, 2.0, True, "6", None), id="whole"),
         pytest.param(Range(0.1, 1.0), (0.1, 1, 0.5), (0.0, 2, float("nan"), True, "0.5"), id="numbers"),
         pytest.param(Choice((3, 5, "max")), (3, "max"), (4, 3.0, True, "3"), id="choice"),
+        pytest.param(Choice((0.0, 0.5)), (0, 0.0, 0.5), (1, False, "0"), id="choice of numbers"),
     ],
 )
 def test_a_space_holds_what_lies_in_its_bounds_and_is_of_its_kind(
@@ -66,7 +67,7 @@ def test_a_value_that_cannot_be_meant_says_what_was_expected(
 
 
 def test_what_is_said_later_wins_and_a_preset_goes_before_the_familys_own() -> None:
-    made = hyper.make("xgb", "quick", {"rate": 0.2, "rows": 0.9}, {"rows": 0.8})
+    made = hyper.make("xgb", "quick", {"xgb": {"rate": 0.2, "rows": 0.9}, "gru": {"units": 8}}, {"xgb": {"rows": 0.8}})
     assert (made.rate, made.rows, made.rounds, made.depth) == (0.2, 0.8, 120, 5)
 
 

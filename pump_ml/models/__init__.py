@@ -347,10 +347,10 @@ def fitted_assets(*parts: Windows) -> tuple[str, ...]:
     return tuple(sorted({asset for part in parts for asset in part.rows[ASSET].unique()}))
 
 
-def decides(validation: Windows, train: Windows) -> bool:
-    """Whether validation windows can choose what other assets need: one strange asset alone chooses by chance.
+def decides(train: Windows, validation: Windows) -> bool:
+    """Whether validation windows can choose what other assets need; a single asset that training lacks cannot.
 
-    Where it is an asset that training knows, as in a split by time, it is what the model will be asked about.
+    Where training knows it, as in a split by time, it is what the model will be asked about.
     """
     assets = set(validation.rows[ASSET].unique())
     return len(assets) > 1 or assets <= set(train.rows[ASSET].unique())

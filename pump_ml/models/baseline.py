@@ -3,7 +3,7 @@
 Forests of extremely randomised trees (scikit-learn) on window statistics learn curved and joint effects, and answer
 within what they saw. Linear models with shrinkage on intervals of the window (`pump_ml.models.linear`) add up effects,
 and so answer combinations that training lacks. The validation windows say which of the two a target needs; a single
-asset does not, and the forest is kept.
+asset does not, and the forest with small leaves is kept.
 """
 
 import logging
@@ -178,7 +178,7 @@ class Baseline:
         (stats, _), (stats_validation, _) = statistics.transform(train), statistics.transform(validation)
         (course, owners), (course_validation, _) = intervals.transform(train), intervals.transform(validation)
         naive = naive_answers(train.labels, validation.rows, problem)
-        choosing = decides(validation, train)
+        choosing = decides(train, validation)
         models: dict[str, Any] = {}
         errors: dict[str, dict[str, float]] = {}
         for step, target in enumerate(problem.targets):
@@ -192,6 +192,7 @@ class Baseline:
             ) -> float:
                 return _error(ask(model, columns, target), truth, target)
 
+            # Its error is told even where it cannot be kept.
             linear = fit_linear(
                 course, labels, owners, off,
                 classes=target.kind == "classes", members=self.members, share=self.share, seed=seed,

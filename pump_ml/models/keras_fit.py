@@ -177,8 +177,6 @@ class _Trainer:
         )
         self.optimizer.build(network.trainable_variables)
         network.compile(self.optimizer)
-        self.swap = keras.callbacks.SwapEMAWeights()
-        self.swap.set_model(network)
         self.losses = {target.name: _loss(target, family.focus) for target in problem.targets}
         self.weights = {t.name: CLASS_WEIGHT if t.kind == "classes" else VALUE_WEIGHT for t in problem.targets}
         patience = family.patience
@@ -190,7 +188,7 @@ class _Trainer:
         self.points: list[tuple[int, dict[str, float]]] = []
 
     def fit(self, train: _Part, validation: _Part) -> None:
-        """Learn; the network has the weights of its best epoch afterwards."""
+        """Learn; the network has the weights of its best epoch afterwards, or their running mean then."""
         self.class_weights = {
             t.name: tf.constant(_balance(train.labels[t.name].numpy(), len(t.classes)), tf.float32)
             for t in self.problem.targets
@@ -229,9 +227,10 @@ class _Trainer:
         if not self.optimizer.use_ema:
             yield
             return
-        self.swap.on_test_begin()
+        last = self.network.get_weights()
+        self.optimizer.finalize_variable_values(self.network.trainable_variables)
         yield
-        self.swap.on_test_end()
+        self.network.set_weights(last)
 
     def _compiled(self, part: _Part, *, learns: bool) -> Callable[[Any], dict[str, Any]]:
         """A loop over batches ``(steps, batch)`` of places; gives the mean losses."""

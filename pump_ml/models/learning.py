@@ -31,8 +31,8 @@ class NetworkFamily(ABC):
         steps: batches in an epoch, about; the batch is the power of two from 32 to 512 that comes nearest.
         rate: learning rate of AdamW (Loshchilov and Hutter 2019).
         decay: its weight decay.
-        ema_momentum: of the running mean of the weights over training steps, which is validated and kept instead of the
-            last ones (Polyak and Juditsky 1992; Keras' ``use_ema``); 0 keeps the last ones.
+        ema_momentum: m of a running mean of the weights, after each training step ``m * mean + (1 - m) * weights``
+            (Keras' ``use_ema``), which is validated and kept instead of the weights; 0 keeps the weights.
         patience: epochs without a better validation loss before it stops; the rate halves after a third of them.
         focus: gamma of the focal loss of classes; 0 is the cross-entropy.
         balanced: whether classes weigh the same however often they occur.

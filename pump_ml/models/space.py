@@ -46,7 +46,9 @@ class Choice:
     tuned: bool = True
 
     def __contains__(self, value: object) -> bool:
-        return any(type(value) is type(option) and value == option for option in self.options)
+        # A whole number stands for the same number with a point, as in a range.
+        kinds = ((type(option), int) if isinstance(option, float) else (type(option),) for option in self.options)
+        return any(type(value) in of and value == option for of, option in zip(kinds, self.options, strict=True))
 
     def __str__(self) -> str:
         return f"one of {', '.join(map(str, self.options))}"

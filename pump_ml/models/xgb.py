@@ -66,7 +66,7 @@ class Xgb:
         rate: learning rate.
         rows: share of windows a tree sees.
         columns: share of statistics a tree sees.
-        patience: rounds without a better validation loss before it stops.
+        patience: rounds without a better validation loss before it stops, unless that is of a single asset.
         jobs: threads; the same number gives the same model.
     """
 
@@ -104,7 +104,7 @@ class Xgb:
     ) -> Predictor:
         """Learn one booster a target."""
         del checkpoint  # trees take seconds
-        patience = self.patience if decides(validation, train) else None
+        patience = self.patience if decides(train, validation) else None
         boosters: dict[str, xgboost.Booster] = {}
         statistics = Statistics.fit(train, problem)
         (x, names), (x_validation, _) = statistics.transform(train), statistics.transform(validation)

@@ -255,8 +255,8 @@ def train(
         log.info("%s was registered as version %s by an earlier try", family, done[0])
         registry.finish(client, earlier)
         return _candidate(*done)
-    given = [work.problem.hyper.get(family, {}), plan["hyper"].get(family, {}), _tuned(plan, family)]
-    learner = hyper.make(family, plan["preset"], *given)
+    tuned = {family: _tuned(plan, family)}
+    learner = hyper.make(family, plan["preset"], work.problem.hyper, plan["hyper"], tuned)
     parameters = dataclasses.asdict(learner)
     with registry.child_run(
         client, plan["experiment"], plan["parent"], key, family,

@@ -103,10 +103,13 @@ class _Attempts:
 
     def __init__(self, plan: Mapping[str, Any], work: Any, family: str, study: Any, progress: Progress) -> None:
         from pump_ml.evaluation import as_learnt
+        from pump_ml.models import decides
 
         self.plan, self.problem, self.family, self.study = plan, work.problem, family, study
         self.progress = progress
         self.train, self.validation = (work.windows(part, study.first.inputs) for part in ("train", "validation"))
+        if not decides(self.train, self.validation):
+            log.warning("trials of %s are judged by a single asset that training lacks: chance chooses", family)
         self.truth = self.validation.rows.join(as_learnt(self.validation.labels, work.problem))
         self.allowed = _allowed(plan, work.problem)
 
