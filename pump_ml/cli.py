@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pump_ml import catalog, cli_twin, steps
+from pump_ml import catalog, cli_local, cli_twin, steps
 from pump_ml.cli_options import (
     DataPath,
     Dataset,
@@ -43,8 +43,7 @@ from pump_ml.errors import ConfigurationError, DataError, PumpMLError
 
 console = Console(stderr=True)
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
-local = typer.Typer(help="The local Airflow and MLflow that `make run` and `make ui` start.", no_args_is_help=True)
-app.add_typer(local, name="local")
+app.add_typer(cli_local.app, name="local")
 app.add_typer(cli_twin.app, name="twin")
 
 
@@ -295,74 +294,6 @@ def restore(
     from pump_ml.compose.backup import restore as fill
 
     fill(folder, source)
-
-
-@local.command(name="run")
-def local_run(
-    source: Source = "simulated",
-    dataset: Dataset = "v2",
-    pumps: Pumps = None,
-    samples: Samples = None,
-    days: Days = None,
-    waveforms_h: Waveforms = None,
-    shards: Shards = None,
-    mapping: Mapping = None,
-    path: DataPath = None,
-    problem: OwnProblem = None,
-    family: Families = None,
-    preset: Preset = "standard",
-    seed: Seed = 7,
-    hyper: Hyper = None,
-    trials: Trials = 0,
-) -> None:
-    """Do all of it in Airflow: start the components, run both DAGs, show the scoreboard, stop what was started.
-
-    Example: pump-ml local run --preset quick --pumps 140
-    """
-    from pump_ml.local.commands import run
-
-    problem = problem or catalog.DATASETS.get(dataset, "diagnosis")
-    values = parse_hyper(hyper)
-    steps.check_names(problem, family, preset, values, trials)
-    simulated = simulated_options(dataset, pumps, samples, days, waveforms_h, shards, seed)
-    check_source(source, simulated, mapping, path)
-    where = {"mapping": mapping, "path": path and str(Path(path).resolve())}
-    data = {"source": source, **simulated, "problem": problem, "publish": False, **where}
-    learning = {"families": family, "preset": preset, "hyper": values, "trials": trials}
-    _scoreboard(run(data, {"problem": problem, "seed": seed, **learning}))
-
-
-@local.command()
-def ui() -> None:
-    """Keep Airflow and MLflow up on this machine, and print their addresses and the login.
-
-    Example: pump-ml local ui
-    """
-    from pump_ml.local.commands import ui as keep_up
-
-    keep_up()
-
-
-@local.command()
-def stop() -> None:
-    """End every process of the local stack.
-
-    Example: pump-ml local stop
-    """
-    from pump_ml.local.commands import stop as end
-
-    end()
-
-
-@local.command()
-def status() -> None:
-    """Say what of the local stack is up.
-
-    Example: pump-ml local status
-    """
-    from pump_ml.local.commands import status as look
-
-    look()
 
 
 def _dataset(source: str, simulated: dict[str, Any], mapping: str | None, path: str | None) -> dict[str, Any]:
