@@ -17,6 +17,8 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	done)
 COMPILE := uv pip compile --universal --generate-hashes --no-emit-index-url --quiet
 ARGS ?=
+# That tests run in; each takes up to 2 GiB. One file's tests stay together, since they share what is slow to make.
+PROCESSES ?= 2
 
 
 # The full stack. PROFILE=celery: Celery workers, WORKERS of them, instead of tasks in the scheduler's container. To keep
@@ -78,7 +80,7 @@ test-stack: $(DEVELOPED) ## Test the full stack with Docker: starts it, breaks i
 	@$(BIN)/python -m pytest tests/stack $(ARGS)
 
 test: $(DEVELOPED) ## Run the tests; a part of them: make test ARGS="-k splits"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 check: $(DEVELOPED) ## Formatting, lint and types
 	@$(BIN)/ruff format --check .
