@@ -8,9 +8,10 @@ for name in ("airflow", "tensorflow", "keras"):
     sys.modules[name] = None  # importing it fails, as where it is not installed
 
 CORE = (
-    "catalog", "cli", "cli_local", "cli_twin", "compose.backup", "compose.environment", "compose.status", "errors", "evaluation",
-    "generation", "ledger", "metrics", "models", "problems", "promotion", "schema", "scoreboard", "settings",
-    "snapshots", "sources.files", "sources.simulated", "splits", "steps", "streaming", "twin.datasets", "windows",
+    "catalog", "cli", "cli_local", "cli_twin", "compose.backup", "compose.environment", "compose.status", "errors",
+    "evaluation", "generation", "ledger", "metrics", "models", "problems", "promotion", "schema", "scoreboard",
+    "settings", "snapshots", "sources.files", "sources.simulated", "splits", "steps", "streaming", "twin.datasets",
+    "windows",
 )  # fmt: skip
 SERVING = (
     "registry", "models.pyfunc", "models.baseline", "models.xgb", "models.cnn1d", "models.cnn2d", "models.gru",

@@ -26,8 +26,8 @@ class Protocol(Strict):
         problem: a name of `pump_ml.catalog.PROBLEMS`, or the path of a YAML.
         each_target: every target is a question of its own, with models and folds of its own.
         over: how the scores of folds become one: all answers judged together, or the mean of the folds' scores.
-        reference: the readings that assets are compared with are judged too. No model answers for them; the answer is
-            what the training assets' labels were there.
+        reference: the readings that assets are compared with, and those before an asset's first whole window, are
+            judged too. No model answers for them; the answer is what the training assets' labels were there.
         preset: a name of `pump_ml.catalog.PRESETS`.
         families: names of `pump_ml.catalog.FAMILIES`; none: all that can learn from the data.
         seeds: of families and splits; the page shows the median.

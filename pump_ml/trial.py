@@ -25,7 +25,7 @@ from pump_ml.errors import MemoryLimitError, PumpMLError, name_failure
 from pump_ml.evaluation import judge, naive_answers, refuse_seen
 from pump_ml.models import Family, fitted_until
 from pump_ml.models.calibration import Calibration
-from pump_ml.schema import ASSET, COMMISSIONING, KEYS
+from pump_ml.schema import ASSET, COMMISSIONING, KEYS, TIME
 from pump_ml.settings import PACKAGE
 from pump_ml.work import Curves, Work
 
@@ -45,7 +45,7 @@ class Trial:
         definition: the problem, JSON.
         splits: key of each fold's split.
         preset: of `pump_ml.catalog.PRESETS`.
-        reference: whether the readings that assets are compared with are judged too.
+        reference: whether the readings that no model answers for are judged too, see `reference_answers`.
     """
 
     rung: str
@@ -218,22 +218,40 @@ def learn_and_answer(
 
 
 def reference_answers(work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Truth and answers for the readings that test assets are compared with, about which no model is asked.
+    """Truth and answers for the readings that no model is asked about.
 
-    The answer is the naive one among the training assets' readings of that kind, within the range of their labels: an
-    asset that has just been put up is as the others were then.
+    Those are what test assets are compared with and, where all windows are judged, what came before an asset's first
+    window. The answer is the naive one among the training assets' readings of that kind, within the range of their
+    labels: an asset that has just been put up is as the others were then.
     """
     names = [target.name for target in work.problem.targets]
-    known, asked = (rows[rows[COMMISSIONING]] for rows in (work.rows("train"), work.rows("test")))
-    answers = naive_answers(known[names], asked, work.problem)
-    for target in work.problem.targets:
-        if target.kind == "regression":
-            low, high = known[target.name].min(), known[target.name].max()
-            answers = answers.assign(**{f"{target.name}_low": low, f"{target.name}_high": high})
-        else:
-            shares = known[target.name].astype(str).value_counts(normalize=True)
-            answers = answers.assign(**{f"{target.name}_p_{name}": shares.get(name, 0.0) for name in target.classes})
-    return asked[[*KEYS, *names]], answers
+    truths, answered = [], []
+    for known, asked in zip(_unanswered(work, "train"), _unanswered(work, "test"), strict=True):
+        if asked.empty:
+            continue
+        answers = naive_answers(known[names], asked, work.problem)
+        for target in work.problem.targets:
+            if target.kind == "regression":
+                low, high = known[target.name].min(), known[target.name].max()
+                answers = answers.assign(**{f"{target.name}_low": low, f"{target.name}_high": high})
+            else:
+                shares = known[target.name].astype(str).value_counts(normalize=True)
+                answers = answers.assign(
+                    **{f"{target.name}_p_{name}": shares.get(name, 0.0) for name in target.classes}
+                )
+        truths.append(asked[[*KEYS, *names]])
+        answered.append(answers)
+    return pd.concat(truths, ignore_index=True), pd.concat(answered, ignore_index=True)
+
+
+def _unanswered(work: Work, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The records of a part's assets, and what came between them and an asset's first window."""
+    rows = work.rows(part)
+    records, others = rows[rows[COMMISSIONING]], rows[~rows[COMMISSIONING]]
+    if work.problem.windows.judged == "last":
+        return records, others[:0]
+    first = work.windows(part).rows.groupby(ASSET)[TIME].min()
+    return records, others[others[TIME] < others[ASSET].map(first)]
 
 
 def _rows(truth: pd.DataFrame) -> dict[str, int]:
