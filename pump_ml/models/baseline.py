@@ -197,8 +197,8 @@ class Baseline:
                 course, labels, owners, off,
                 classes=target.kind == "classes", members=self.members, share=self.share, seed=seed,
             )  # fmt: skip
-            forests = self._forests(stats, labels, target, seed)
-            forest = min(forests, key=lambda each: off(each, stats_validation)) if choosing else forests[0]
+            forests = self._forests(stats, labels, target, seed, several=choosing)
+            forest = min(forests, key=lambda each: off(each, stats_validation))
             same = naive[target.name]
             errors[target.name] = found = {
                 NAIVE: _off(class_codes(same, target.classes) if target.classes else same.to_numpy(), truth, target),
@@ -214,10 +214,13 @@ class Baseline:
         log.info("the baseline keeps %s; errors on validation: %s", made.kept, errors)
         return made
 
-    def _forests(self, columns: Columns, labels: NDArray[Any], target: Target, seed: int) -> list[Any]:
-        """The forests of a target that validation chooses among."""
+    def _forests(
+        self, columns: Columns, labels: NDArray[Any], target: Target, seed: int, *, several: bool
+    ) -> list[Any]:
+        """The forests of a target that validation chooses among, or the one with small leaves."""
         values = target.kind == "regression"
         kind = ExtraTreesRegressor if values else ExtraTreesClassifier
+        leaves = (self.value_leaf, self.noisy_leaf) if values else (self.leaf,)
         forests = [
             kind(
                 n_estimators=self.trees,
@@ -226,7 +229,7 @@ class Baseline:
                 n_jobs=self.jobs,
                 random_state=seed,
             ).fit(columns, labels)
-            for leaf in dict.fromkeys((self.value_leaf, self.noisy_leaf) if values else (self.leaf,))
+            for leaf in dict.fromkeys(leaves if several else leaves[:1])
         ]
         # Threads add up the trees' answers in no fixed order: the last digit would change from call to call.
         return [forest.set_params(n_jobs=1) for forest in forests]
