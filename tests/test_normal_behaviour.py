@@ -318,3 +318,21 @@ def test_channels_of_many_readings_take_less_memory_than_the_readings(record: bo
     finally:
         tracemalloc.stop()
     assert peak < many.readings.nbytes
+
+
+def test_assets_that_are_held_against_their_normal_together_get_what_each_gets_alone() -> None:
+    """Some share a record, one has a longer record, one has fewer readings, one an instrument that is stuck."""
+    made = windows(range(12), fault=0.5)
+    normal = NormalBehaviour.fit(windows(range(20)).commissioning or {}, SENSORS, CONDITIONS)
+    records = dict(made.commissioning or {})
+    records |= {"p001": records["p000"], "p002": pump(2, 200)}
+    readings = made.readings.copy()
+    readings[made.blocks["p003"].start + 20 :][:30, 3] = 30.0
+    few = (made.rows["asset_id"] != "p004") | made.rows["time"].isin([20, 21])
+    made = replace(made, commissioning=records, readings=readings).where(few.to_numpy())
+    together = normal.residuals(made)
+    assert not together.known[made.blocks["p003"]].all()
+    for asset, here in made.blocks.items():
+        alone = normal.residuals(made.of_assets([asset]))
+        for name in ("share", "excess", "energy", "off", "known"):
+            assert getattr(together, name)[here] == pytest.approx(getattr(alone, name), rel=1e-9, abs=1e-9), name

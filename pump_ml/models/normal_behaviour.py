@@ -10,7 +10,7 @@ Readings are taken as ``arcsinh(reading / scale)``: a logarithm where a sensor i
 (powers of speed and flow) become straight lines, and a straight line where a sensor is lost in its own noise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations_with_replacement
@@ -37,6 +37,8 @@ STRAIGHT = 20.0
 SHORTEST, FEW = 3, 0.01
 """An instrument is stuck where it repeats itself so often, and so long that fewer than so many such stretches are to be
 expected among as many readings."""
+TOGETHER = 8192
+"""Readings that are held against their normal at a time: more take memory and are no faster."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +91,10 @@ class NormalBehaviour:
         wanting = np.maximum(frame._least_widths() - (high - low), 0.0) / 2.0
         frame = replace(frame, low=low - wanting, high=high + wanting)
         terms = [frame._terms(at - np.median(at, axis=0)) for at, _ in parts]
-        weights = [frame._works(record, repeats(record)[1]) for record in records.values()]
-        mean, spread, variance = _mixed_model(terms, [shown for _, shown in parts], weights)
+        works = [frame._works(record, repeats(record)[1]) for record in records.values()]
+        mean, spread, variance = _mixed_model(
+            terms, [shown for _, shown in parts], [each.astype(np.float64) for each in works]
+        )
         return replace(frame, mean=mean, spread=spread, noise=variance)
 
     @property
@@ -110,20 +114,17 @@ class NormalBehaviour:
         known = np.zeros(share.shape, dtype=np.bool_)
         off = np.zeros((len(windows.readings), len(self.conditions.names)))
         places = [self.sensors.index(name) for name in self.answers]
-        told: dict[int, tuple[Array, Array, Array]] = {}
-        for asset, here in windows.blocks.items():
-            readings, record = windows.readings[here], windows.commissioning[asset]
-            if id(record) not in told:  # many assets have one record where they are copies of one
-                told[id(record)] = self._own(record)
-            centre, own, rate = told[id(record)]
+        for here, records, whose in _alike(windows.blocks, windows.commissioning):
+            centre, own, rate = (told[whose] for told in self._own(records))
+            readings = windows.readings[here]
             at, shown = self._parts(readings)
-            off[here] = at - centre
-            known[here] = self._known(off[here]) & (self._works(readings, rate, windows.length) > 0.0)
-            normal = np.where(known[here], self._terms(off[here]) @ own.T, shown)
-            share[here] = shown - normal
-            level, plain = self.scale[places] * np.sinh(normal), np.where(known[here], readings[:, places], 0.0)
-            excess[here] = np.where(known[here], plain - level, 0.0)
-            energy[here] = np.where(known[here], np.square(plain) - np.square(level), 0.0)
+            away = at - centre[:, None]
+            sure = self._known(away) & self._works(readings, rate, windows.length)
+            normal = np.where(sure, self._terms(away) @ own.swapaxes(-1, -2), shown)
+            level, plain = self.scale[places] * np.sinh(normal), np.where(sure, readings[..., places], 0.0)
+            off[here], known[here], share[here] = away, sure, shown - normal
+            excess[here] = np.where(sure, plain - level, 0.0)
+            energy[here] = np.where(sure, np.square(plain) - np.square(level), 0.0)
         return Residuals(share, excess, energy, off, known)
 
     def as_new(self, windows: Windows) -> Array:
@@ -153,17 +154,23 @@ class NormalBehaviour:
         return found
 
     def _own(self, record: Array) -> tuple[Array, Array, Array]:
-        """What an asset's record tells: centre of its conditions, coefficients ``(answers, k)``, rate of repeats."""
-        at, shown = self._parts(record)
-        centre = np.median(at, axis=0)
-        terms, (_, rate) = self._terms(at - centre), repeats(record)
-        weights = self._works(record, rate)
-        square = np.einsum("ns,nk,nl->skl", weights, terms, terms, optimize=True)
-        own, _ = _posterior(square, terms.T @ (weights * shown), self.mean, self._precision, self.noise)
-        return centre, own, rate
+        """What an asset's record tells: centre of its conditions, coefficients ``(answers, k)``, rate of repeats.
 
-    def _works(self, readings: Array, rate: Array, count: int | None = None) -> Array:
-        """1 where an answer's sensor and those of all conditions work, 0 where one is stuck, ``(readings, answers)``.
+        As all here, it takes several assets at a time as well, along axes before those of one.
+        """
+        at, shown = self._parts(record)
+        centre = np.median(at, axis=-2)
+        terms, (_, rate) = self._terms(at - centre[..., None, :]), repeats(record)
+        works = self._works(record, rate)
+        if works.all():  # as nearly always, and then all answers have one
+            square = (terms.swapaxes(-1, -2) @ terms)[..., None, :, :]
+        else:
+            square = np.einsum("...ns,...nk,...nl->...skl", works.astype(np.float64), terms, terms, optimize=True)
+        product = terms.swapaxes(-1, -2) @ (works * shown)
+        return centre, _posterior(square, product, self.mean, self._precision, self.noise), rate
+
+    def _works(self, readings: Array, rate: Array, count: int | None = None) -> NDArray[np.bool_]:
+        """Whether an answer's sensor and those of all conditions work, and none is stuck, ``(readings, answers)``.
 
         Args:
             readings: of an asset.
@@ -171,10 +178,12 @@ class NormalBehaviour:
             count: readings among which a stretch of repeats is to be rare; unset, these.
         """
         run, _ = repeats(readings)
-        stuck = (run >= SHORTEST) & ((count or len(readings)) * rate**run < FEW)
+        stuck = run >= SHORTEST
+        if stuck.any():
+            stuck &= (count or readings.shape[-2]) * rate[..., None, :] ** run < FEW
         conditions = [self.sensors.index(name) for name in self.conditions.names]
         answers = [self.sensors.index(name) for name in self.answers]
-        works: Array = (~(stuck[:, answers] | stuck[:, conditions].any(axis=1, keepdims=True))).astype(np.float64)
+        works: NDArray[np.bool_] = ~(stuck[..., answers] | stuck[..., conditions].any(axis=-1, keepdims=True))
         return works
 
     @cached_property
@@ -264,20 +273,52 @@ def repeats(readings: Array) -> tuple[NDArray[np.int64], Array]:
     Returns:
         Readings in the stretch, ``(readings, sensors)``, and the share of repeats by sensor, above 0 and below 1.
     """
-    same = np.zeros(readings.shape, dtype=np.bool_)
-    same[1:] = readings[1:] == readings[:-1]
-    place = np.arange(len(readings))[:, None]
-    before = np.maximum.accumulate(np.where(same, -1, place), axis=0)
-    after = np.minimum.accumulate(np.where(same, len(readings), place)[::-1], axis=0)[::-1]
-    rate = np.minimum((same.sum(axis=0) + 1) / max(len(readings), 1), 0.999)
+    count, same = readings.shape[-2], np.zeros(readings.shape, dtype=np.bool_)
+    same[..., 1:, :] = readings[..., 1:, :] == readings[..., :-1, :]
+    rate = np.minimum((same.sum(axis=-2) + 1) / max(count, 1), 0.999)
+    if not same.any():
+        return np.zeros(same.shape, dtype=np.int64), rate
+    place = np.arange(count)[:, None]
+    before = np.maximum.accumulate(np.where(same, -1, place), axis=-2)
+    after = np.minimum.accumulate(np.where(same, count, place)[..., ::-1, :], axis=-2)[..., ::-1, :]
     return np.where(same, after - before - 1, 0), rate
+
+
+def _alike(
+    blocks: Mapping[str, slice], records: Mapping[str, Array]
+) -> Iterator[tuple[NDArray[np.int64], Array, NDArray[np.int64]]]:
+    """Assets with as many readings and as long a record, some at a time, as one after the other takes far longer.
+
+    Args:
+        blocks: where each asset's readings stand.
+        records: commissioning record of each asset.
+
+    Yields:
+        Where their readings stand, ``(assets, readings)``; their records, ``(records, readings, sensors)``, each once;
+        and which of these is whose, ``(assets,)``.
+    """
+    groups: dict[tuple[int, int], list[str]] = {}
+    for asset, at in blocks.items():
+        groups.setdefault((at.stop - at.start, len(records[asset])), []).append(asset)
+    for (length, known), assets in groups.items():
+        size = max(TOGETHER // max(length, known), 1)
+        for start in range(0, len(assets), size):
+            some = assets[start : start + size]
+            # Many assets have one record where they are copies of one.
+            once = {id(records[asset]): records[asset] for asset in some}
+            number = {each: place for place, each in enumerate(once)}
+            yield (
+                np.array([blocks[asset].start for asset in some])[:, None] + np.arange(length),
+                np.stack(list(once.values())),
+                np.array([number[id(records[asset])] for asset in some]),
+            )
 
 
 ARRAYS = ("scale", "low", "high", "mean", "spread", "noise")
 
 
-def _posterior(square: Array, product: Array, mean: Array, precision: Array, noise: Array) -> tuple[Array, Array]:
-    """Mean ``(answers, k)`` and covariance ``(answers, k, k)`` of an asset's coefficients.
+def _posterior(square: Array, product: Array, mean: Array, precision: Array, noise: Array) -> Array:
+    """Mean of an asset's coefficients, ``(answers, k)``.
 
     Args:
         square: ``X'WX`` of each answer, ``(answers, k, k)``.
@@ -286,9 +327,9 @@ def _posterior(square: Array, product: Array, mean: Array, precision: Array, noi
         precision: inverse of the prior covariance.
         noise: variance of a reading.
     """
-    covariance: Array = np.linalg.inv(square / noise[:, None, None] + precision)
-    weighed = product.T / noise[:, None] + np.einsum("skl,sl->sk", precision, mean)
-    return np.einsum("skl,sl->sk", covariance, weighed), covariance
+    weighed = product.swapaxes(-1, -2) / noise[:, None] + np.einsum("skl,sl->sk", precision, mean)
+    found: Array = np.linalg.solve(square / noise[:, None, None] + precision, weighed[..., None])[..., 0]
+    return found
 
 
 def _mixed_model(terms: list[Array], shown: list[Array], weights: list[Array]) -> tuple[Array, Array, Array]:
