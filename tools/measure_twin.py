@@ -206,10 +206,9 @@ def main() -> None:
     if asked.child:
         child(asked.child)
         return
-    parts = (
-        (rows(9, 8), waveforms(5, 14), growth(5, 20), memory(1))
-        if asked.quick
-        else (rows(11, 20), waveforms(11, 56), growth(5, 100), memory(10))
+    parts = [rows(11, 20)]
+    parts += (
+        [waveforms(5, 14), growth(5, 20), memory(1)] if asked.quick else [waveforms(11, 56), growth(5, 100), memory(10)]
     )
     table = Table("quantity", "measured", "bound", "ok", box=None)
     broken = False
