@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pump_ml.models import features
+from pump_ml.models import features, normal_behaviour
 from pump_ml.models.features import Channels, Statistics
 from pump_ml.models.normal_behaviour import NormalBehaviour, Residuals, repeats
 from pump_ml.problems import Conditions, Problem
@@ -320,19 +320,25 @@ def test_channels_of_many_readings_take_less_memory_than_the_readings(record: bo
     assert peak < many.readings.nbytes
 
 
-def test_assets_that_are_held_against_their_normal_together_get_what_each_gets_alone() -> None:
-    """Some share a record, one has a longer record, one has fewer readings, one an instrument that is stuck."""
+@pytest.mark.parametrize("together", [100, 8192])
+def test_assets_that_are_held_against_their_normal_together_get_what_each_gets_alone(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some share a record, one has a longer record, one has fewer readings, two an instrument that was or is stuck."""
     made = windows(range(12), fault=0.5)
     normal = NormalBehaviour.fit(windows(range(20)).commissioning or {}, SENSORS, CONDITIONS)
-    records = dict(made.commissioning or {})
-    records |= {"p001": records["p000"], "p002": pump(2, 200)}
-    readings = made.readings.copy()
-    readings[made.blocks["p003"].start + 20 :][:30, 3] = 30.0
-    few = (made.rows["asset_id"] != "p004") | made.rows["time"].isin([20, 21])
+    records, readings = dict(made.commissioning or {}), made.readings.copy()
+    records |= {"p001": records["p000"], "p002": pump(2, 200), "p003": records["p003"].copy()}
+    records["p003"][40:80, 4] = 50.0
+    stuck = made.blocks["p004"].start + np.arange(21, 50)
+    readings[stuck, 3] = readings[stuck[0] - 1, 3]
+    few = (made.rows["asset_id"] != "p005") | made.rows["time"].isin([25, 26])
     made = replace(made, commissioning=records, readings=readings).where(few.to_numpy())
-    together = normal.residuals(made)
-    assert not together.known[made.blocks["p003"]].all()
+    monkeypatch.setattr(normal_behaviour, "TOGETHER", together)
+    found = normal.residuals(made)
+    assert not found.known[stuck, HEAD].any()
+    assert found.known[stuck, BEARING].all(), "the conditions are known"
     for asset, here in made.blocks.items():
         alone = normal.residuals(made.of_assets([asset]))
         for name in ("share", "excess", "energy", "off", "known"):
-            assert getattr(together, name)[here] == pytest.approx(getattr(alone, name), rel=1e-9, abs=1e-9), name
+            assert getattr(found, name)[here] == pytest.approx(getattr(alone, name), rel=1e-9, abs=1e-9), name

@@ -10,7 +10,7 @@ Readings are taken as ``arcsinh(reading / scale)``: a logarithm where a sensor i
 (powers of speed and flow) become straight lines, and a straight line where a sensor is lost in its own noise.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations_with_replacement
@@ -114,8 +114,18 @@ class NormalBehaviour:
         known = np.zeros(share.shape, dtype=np.bool_)
         off = np.zeros((len(windows.readings), len(self.conditions.names)))
         places = [self.sensors.index(name) for name in self.answers]
-        for here, records, whose in _alike(windows.blocks, windows.commissioning):
-            centre, own, rate = (told[whose] for told in self._own(records))
+        # Many assets have one record where they are copies of one.
+        records = [windows.commissioning[asset] for asset in windows.blocks]
+        once = {id(record): record for record in records}
+        place = {which: number for number, which in enumerate(once)}
+        told, whose = (
+            self._told(list(once.values())),
+            np.array([place[id(record)] for record in records], dtype=np.int64),
+        )
+        blocks = list(windows.blocks.values())
+        for some in _alike([at.stop - at.start for at in blocks]):
+            centre, own, rate = (each[whose[some]] for each in told)
+            here = np.stack([np.arange(blocks[asset].start, blocks[asset].stop) for asset in some])
             readings = windows.readings[here]
             at, shown = self._parts(readings)
             away = at - centre[:, None]
@@ -153,16 +163,24 @@ class NormalBehaviour:
             found[here, places] = self.scale[places] * np.sinh(normal)
         return found
 
+    def _told(self, records: Sequence[Array]) -> tuple[Array, Array, Array]:
+        """What each of the records tells, see `_own`."""
+        centre, rate = np.empty((len(records), len(self.conditions.names))), np.empty((len(records), len(self.sensors)))
+        own = np.empty((len(records), *self.mean.shape))
+        for some in _alike([len(record) for record in records]):
+            centre[some], own[some], rate[some] = self._own(np.stack([records[number] for number in some]))
+        return centre, own, rate
+
     def _own(self, record: Array) -> tuple[Array, Array, Array]:
         """What an asset's record tells: centre of its conditions, coefficients ``(answers, k)``, rate of repeats.
 
-        As all here, it takes several assets at a time as well, along axes before those of one.
+        This and what it calls take one asset, or several at a time along axes before those of one.
         """
         at, shown = self._parts(record)
         centre = np.median(at, axis=-2)
         terms, (_, rate) = self._terms(at - centre[..., None, :]), repeats(record)
         works = self._works(record, rate)
-        if works.all():  # as nearly always, and then all answers have one
+        if works.all():  # as nearly always; then all answers share one matrix
             square = (terms.swapaxes(-1, -2) @ terms)[..., None, :, :]
         else:
             square = np.einsum("...ns,...nk,...nl->...skl", works.astype(np.float64), terms, terms, optimize=True)
@@ -170,7 +188,7 @@ class NormalBehaviour:
         return centre, _posterior(square, product, self.mean, self._precision, self.noise), rate
 
     def _works(self, readings: Array, rate: Array, count: int | None = None) -> NDArray[np.bool_]:
-        """Whether an answer's sensor and those of all conditions work, and none is stuck, ``(readings, answers)``.
+        """Whether an answer's sensor and those of all conditions work, which are not stuck, ``(readings, answers)``.
 
         Args:
             readings: of an asset.
@@ -284,34 +302,13 @@ def repeats(readings: Array) -> tuple[NDArray[np.int64], Array]:
     return np.where(same, after - before - 1, 0), rate
 
 
-def _alike(
-    blocks: Mapping[str, slice], records: Mapping[str, Array]
-) -> Iterator[tuple[NDArray[np.int64], Array, NDArray[np.int64]]]:
-    """Assets with as many readings and as long a record, some at a time, as one after the other takes far longer.
-
-    Args:
-        blocks: where each asset's readings stand.
-        records: commissioning record of each asset.
-
-    Yields:
-        Where their readings stand, ``(assets, readings)``; their records, ``(records, readings, sensors)``, each once;
-        and which of these is whose, ``(assets,)``.
-    """
-    groups: dict[tuple[int, int], list[str]] = {}
-    for asset, at in blocks.items():
-        groups.setdefault((at.stop - at.start, len(records[asset])), []).append(asset)
-    for (length, known), assets in groups.items():
-        size = max(TOGETHER // max(length, known), 1)
-        for start in range(0, len(assets), size):
-            some = assets[start : start + size]
-            # Many assets have one record where they are copies of one.
-            once = {id(records[asset]): records[asset] for asset in some}
-            number = {each: place for place, each in enumerate(once)}
-            yield (
-                np.array([blocks[asset].start for asset in some])[:, None] + np.arange(length),
-                np.stack(list(once.values())),
-                np.array([number[id(records[asset])] for asset in some]),
-            )
+def _alike(lengths: Sequence[int]) -> Iterator[NDArray[np.int64]]:
+    """Places of equal lengths, `TOGETHER` readings at a time: what is equally long is worked out in one go."""
+    for length in dict.fromkeys(lengths):
+        places = np.flatnonzero(np.array(lengths) == length)
+        size = max(TOGETHER // max(length, 1), 1)
+        for start in range(0, len(places), size):
+            yield places[start : start + size]
 
 
 ARRAYS = ("scale", "low", "high", "mean", "spread", "noise")
