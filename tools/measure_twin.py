@@ -1,7 +1,7 @@
 """How fast the twin is and what memory it takes, against its bounds; ends with 1 where one is broken.
 
     .venv/bin/python tools/measure_twin.py           # three to seven minutes
-    .venv/bin/python tools/measure_twin.py --quick   # a minute or two, by smaller fleets and fewer runs
+    .venv/bin/python tools/measure_twin.py --quick   # about a minute, by smaller fleets and fewer runs
 
 A ratio is the processor time of one core over that of NumPy drawing as many float64 normals as numbers are made, both
 in turns in the same run, so that other work on the machine touches both. Each is the median of its runs. Growth
