@@ -118,10 +118,8 @@ class NormalBehaviour:
         records = [windows.commissioning[asset] for asset in windows.blocks]
         once = {id(record): record for record in records}
         place = {which: number for number, which in enumerate(once)}
-        told, whose = (
-            self._told(list(once.values())),
-            np.array([place[id(record)] for record in records], dtype=np.int64),
-        )
+        whose = np.array([place[id(record)] for record in records], dtype=np.int64)
+        told = self._told(list(once.values()))
         blocks = list(windows.blocks.values())
         for some in _alike([at.stop - at.start for at in blocks]):
             centre, own, rate = (each[whose[some]] for each in told)
