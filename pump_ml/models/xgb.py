@@ -17,6 +17,9 @@ from pump_ml.windows import Windows
 if TYPE_CHECKING:
     from pump_ml.models.checkpoint import Checkpoint
 
+NVIDIA = Path("/dev/nvidiactl")
+"""There where the driver of an NVIDIA device is."""
+
 
 class XgbPredictor(Predictor):
     """One booster a target, and the statistics that they look at."""
@@ -59,6 +62,8 @@ class XgbPredictor(Predictor):
 @dataclass(frozen=True)
 class Xgb:
     """Gradient-boosted trees, stopped where the validation loss turns; not where a single asset would say so.
+
+    They grow on a GPU where there is one, and answer on the CPU.
 
     Args:
         rounds: most trees a target (and class).
@@ -119,6 +124,7 @@ class Xgb:
                     "subsample": self.rows,
                     "colsample_bytree": self.columns,
                     "tree_method": "hist",
+                    "device": _device(),
                     "nthread": self.jobs,
                     "seed": seed,
                     **_objective(target),
@@ -131,12 +137,18 @@ class Xgb:
                 verbose_eval=False,
             )
             boosters[target.name] = booster if patience is None else booster[: booster.best_iteration + 1]
+            boosters[target.name].set_param({"device": "cpu"})  # answers are for few windows, and anywhere
             for part, losses in curve.items():
                 (loss,) = losses.values()
                 for step in range(0, len(loss), 10):
                     watch(step, {f"{part}/{target.name}_loss": float(loss[step])})
             watch(number, {"progress": (number + 1) / len(problem.targets)})
         return XgbPredictor(problem, train.sensors, fitted_assets(train, validation), statistics, boosters)
+
+
+def _device(node: Path = NVIDIA) -> Literal["cuda", "cpu"]:
+    """Where trees are grown. XGBoost goes on with the CPU, and warns, where the device may not be used after all."""
+    return "cuda" if xgboost.build_info()["USE_CUDA"] and node.exists() else "cpu"
 
 
 def _labels(windows: Windows, target: Target) -> Any:
