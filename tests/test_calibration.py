@@ -218,6 +218,24 @@ def test_calibrated_assets_are_on_record_and_twice_is_the_same() -> None:
     assert Calibration.from_json(json.loads(json.dumps(once.to_json(), allow_nan=False))) == once
 
 
+def test_probabilities_get_a_temperature_from_enough_assets_only_and_values_an_interval_from_few() -> None:
+    few, enough = Echo(problem(), ("p",), ()), Echo(problem(), ("p",), ())
+    asked = windows(30, 12)
+    before = few.table(asked)
+    few.calibrate(windows(9, 11))
+    enough.calibrate(windows(10, 11))
+    columns = ["mode_p_calm", "mode_p_rough"]
+    assert few.calibration.temperatures == {}
+    pd.testing.assert_frame_equal(few.table(asked)[columns], before[columns], check_exact=True)
+    assert enough.calibration.temperatures["mode"] > 2.0, "its labels have nothing to do with what it says"
+    assert enough.table(asked)[columns].max(axis=None) < before[columns].max(axis=None)
+    assert set(few.calibration.intervals) == set(enough.calibration.intervals) == {"left"}
+    held_out = windows(9, 11)
+    table = few.table(held_out)
+    inside = held_out.labels["left"].between(table["left_low"] - 1e-9, table["left_high"] + 1e-9)
+    assert inside.all(), "wide enough to hold every error that they showed"
+
+
 def test_an_interval_is_about_the_label_as_it_is_learnt_cut_at_its_cap() -> None:
     held_out = windows(60, 10)
     free, capped = (Echo(problem(**changes), ("p",), ()) for changes in ({}, {"train_cap": 5}))
@@ -234,6 +252,7 @@ def test_few_assets_are_warned_of_and_none_is_refused(caplog: pytest.LogCaptureF
     with caplog.at_level("WARNING"):
         predictor.calibrate(windows(9, 11))
     assert "9 held-out assets are too few for an interval of 0.9, which takes 10" in caplog.text
+    assert "wide enough to hold every error that they showed, and probabilities get no temperature" in caplog.text
     caplog.clear()
     predictor.calibrate(windows(10, 11))
     assert caplog.text == ""

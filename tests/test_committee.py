@@ -135,6 +135,23 @@ def test_a_committee_that_was_stored_answers_as_before(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(loaded.table(pool, held_out=True), made.table(pool, held_out=True), check_exact=True)
 
 
+def test_a_committee_has_intervals_and_no_temperature_which_its_members_alone_would_have() -> None:
+    pool = rig(SEEN, 2)
+    names = sorted(pool.rows["asset_id"].unique())
+    assert len(names) >= 10
+    made = committee.fit(Baseline(trees=5, members=2), pool, [tuple(names[::2]), tuple(names[1::2])], PROBLEM, seed=0,
+                         watch=lambda *_: None)  # fmt: skip
+    probabilities = made.answer(pool)["valve"]
+    made.calibrate(pool)
+    assert made.calibration.temperatures == {}
+    assert set(made.calibration.intervals) == {"wear"}
+    columns = [f"valve_p_{name}" for name in "012"]
+    assert made.table(pool)[columns].to_numpy() == pytest.approx(probabilities, abs=1e-12)
+    for member in made.members:
+        member.calibrate(pool)
+        assert set(member.calibration.temperatures) == {"valve"}
+
+
 def pumps(count: int) -> pd.DataFrame:
     names = [f"p{number}" for number in range(count)]
     return pd.DataFrame({"asset_id": names, "run_id": names, "time": 0, "mode": [str(n % 2) for n in range(count)]})

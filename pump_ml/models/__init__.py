@@ -121,6 +121,8 @@ class Predictor(ABC):
     """The waveforms that it needs beside the readings; None where it needs none."""
     normal: "NormalBehaviour | None" = None
     """What its assets' sensors show when they are new; None where there are no commissioning records."""
+    tempered: bool = True
+    """Whether temperatures mend its probabilities."""
     fitted_until: pd.Timestamp | None = None
     """Last time of the readings that anything in it was fitted on, in a split by time. None in a split by asset: there
     it may have seen all of its assets' readings."""
@@ -160,7 +162,8 @@ class Predictor(ABC):
     def calibrate(self, held_out: Windows) -> None:
         """Learn from these windows how sure the answers are: intervals of the problem's level, and temperatures.
 
-        A value is held against the label as training sees it: cut at the target's cap.
+        There is no temperature, which is one of 1, where few assets are held out or the predictor is not `tempered`. A
+        value is held against the label as training sees it: cut at the target's cap.
 
         Args:
             held_out: windows with labels, which no weight was fitted on, nor on their assets or, in a split by time, on
@@ -175,17 +178,20 @@ class Predictor(ABC):
                 f"there are no held-out windows to calibrate on; expected windows of {least_assets(level)} or more "
                 "validation assets"
             )
-        if assets.nunique() < least_assets(level):
+        few = assets.nunique() < least_assets(level)
+        if few:
             log.warning(
-                "%d held-out assets are too few for an interval of %g, which takes %d: it is as wide as the largest "
-                "error that they showed", assets.nunique(), level, least_assets(level),
+                "%d held-out assets are too few for an interval of %g, which takes %d: it is wide enough to hold every "
+                "error that they showed, and probabilities get no temperature",
+                assets.nunique(), level, least_assets(level),
             )  # fmt: skip
         answers = self.answer_held_out(held_out)
         intervals, temperatures = {}, {}
         for target in self.problem.targets:
             if target.kind == "classes":
                 codes = class_codes(held_out.labels[target.name], target.classes)
-                temperatures[target.name] = fit_temperature(_floats(answers[target.name]), codes)
+                if self.tempered and not few:
+                    temperatures[target.name] = fit_temperature(_floats(answers[target.name]), codes)
             else:
                 value, true = _within(answers[target.name], target), training_values(held_out, target)
                 names = assets.to_numpy(dtype=str)

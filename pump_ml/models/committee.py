@@ -2,8 +2,8 @@
 
 Where assets are few, those that are set aside for validation are missed, and what they say depends on which they are.
 So every asset is set aside once, by one member; the answers of all members are averaged, and each held-out asset is
-answered by the member that did not learn from it. Intervals and temperatures come from those answers (cross-conformal
-prediction, Vovk 2015; scikit-learn's ``CalibratedClassifierCV`` with ``ensemble=True`` parts the data alike).
+answered by the member that did not learn from it. Intervals come from those answers (cross-conformal prediction,
+Vovk 2015; scikit-learn's ``CalibratedClassifierCV`` with ``ensemble=True`` parts the data alike).
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,6 +33,9 @@ class Committee(Predictor):
         members: of one family.
         held_out: the assets that each of them did not learn from.
     """
+
+    tempered = False
+    """Held-out answers are those of single members, and a mean of probabilities is softer already."""
 
     def __init__(
         self,
