@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import FLEET, Trained, noise, train_all
 
 from pump_ml import catalog, models, registry, snapshots, steps
@@ -403,6 +404,23 @@ def test_a_known_run_is_not_planned_anew_with_other_arguments(crowned: Trained) 
     with pytest.raises(ConfigurationError, match=r"'test/first' was planned with seed = 7, not 8"):
         steps.plan(crowned.stored["snapshot"], "diagnosis", "test/first", families=("xgb",), preset="quick", seed=8)
     assert steps.read_plan("test/first") == crowned.plan
+
+
+def test_a_run_of_a_problem_with_folds_says_that_it_judges_the_first_alone(
+    crowned: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shipped = Path(catalog.__file__).parent / catalog.PROBLEMS["diagnosis"]
+    content = yaml.safe_load(shipped.read_text())
+    steps.plan(crowned.stored["snapshot"], "diagnosis", "test/whole", families=("xgb",), preset="quick")
+    assert "folds" not in caplog.text
+    content["split"] = {"train": 0.75, "validation": 0.25, "test": {"number": 14, "stratify": "mode"}}
+    (tmp_path / "folds.yaml").write_text(yaml.safe_dump(content))
+    plan = steps.plan(
+        crowned.stored["snapshot"], str(tmp_path / "folds.yaml"), "test/folds", families=("xgb",), preset="quick"
+    )
+    judged = ", ".join(Work(plan).split.test)
+    assert f"diagnosis has folds, and a training run judges the first alone: 4 of 56 assets ({judged})" in caplog.text
+    assert "`pump-ml benchmark` judges all of them" in caplog.text
 
 
 def test_a_plan_keeps_its_problem_though_the_thresholds_change_meanwhile(

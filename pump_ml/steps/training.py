@@ -99,6 +99,8 @@ def plan(
     """
     from pump_ml import files, readiness, registry, snapshots, splits
     from pump_ml.problems import load_problem
+    from pump_ml.schema import ASSET
+    from pump_ml.split_policy import Folds
 
     if not re.fullmatch(r"[\w./:+~-]+", run_key):
         raise ConfigurationError(f"training run {run_key!r}: a name has letters, digits and . / : + ~ - _ only")
@@ -123,6 +125,13 @@ def plan(
         settings.data, snapshot, data.telemetry.readings, asked.split, seed=seed, reference=asked.reference
     )
     readiness.check_labels(data.telemetry.readings, split, asked)
+    if isinstance(asked.split.test, Folds):
+        some = ", ".join(split.test[:5]) + (", …" if len(split.test) > 5 else "")
+        log.warning(
+            "%s has folds, and a training run judges the first alone: %d of %d assets (%s); `pump-ml benchmark` judges "
+            "all of them, for the problems of its protocols",
+            asked.name, len(split.test), data.telemetry.readings[ASSET].nunique(), some,
+        )  # fmt: skip
 
     client = registry.connect(settings)
     experiment = registry.experiment(client, asked, settings)
