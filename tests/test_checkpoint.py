@@ -1,5 +1,6 @@
 """A fit that was killed goes on from its last epoch, and ends as if nothing had happened."""
 
+import json
 import logging
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from conftest import Trained, empty_moto, windows_of
 from upath import UPath
 
@@ -18,7 +20,7 @@ from pump_ml.models.checkpoint import Checkpoint
 from pump_ml.models.gru import Gru
 from pump_ml.problems import Problem
 from pump_ml.schema import Telemetry
-from pump_ml.settings import Settings
+from pump_ml.settings import PACKAGE, Settings
 
 ARRAYS = {"weights0": np.arange(6.0).reshape(2, 3), "best0": np.zeros(3, dtype=np.float32)}
 STATE = {"epoch": 4, "points": [[0, {"loss": 0.5}]]}
@@ -180,3 +182,51 @@ def test_a_killed_task_goes_on_from_its_last_epoch_in_its_own_run(crowned: Train
     assert again["validation"] == pytest.approx(whole["validation"], rel=0.02)
     left = [path for path in Path(folder).rglob("*.npz") if path.stat().st_size > 2000]
     assert left == [], "next to nothing takes a checkpoint's place once the version is registered"
+
+
+KILLED_AFTER = """
+import os, signal
+from pump_ml import registry, steps
+
+register = registry.register
+
+def registered_and_killed(*arguments):
+    register(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+registry.register = registered_and_killed
+steps.train(steps.read_plan({run_key!r}), {family!r})
+"""
+
+
+def states(folder: Path) -> dict[str, bool]:
+    """The checkpoints below a folder, and whether somebody could go on from each."""
+    found = {}
+    for path in sorted(folder.rglob("*.npz")):
+        with np.load(path) as content:
+            found[path.name] = json.loads(content["state"].tobytes()) != {"fingerprint": ""}
+    return found
+
+
+def test_checkpoints_that_a_kill_after_the_registration_left_are_retired_by_the_next_try(
+    crowned: Trained, tmp_path: Path
+) -> None:
+    content = yaml.safe_load((PACKAGE / "conf" / "problems" / "diagnosis.yaml").read_text())
+    content["split"]["rotate"] = True
+    (tmp_path / "turns.yaml").write_text(yaml.safe_dump(content | {"name": "turns"}))
+    plan = steps.plan(
+        crowned.stored["snapshot"], str(tmp_path / "turns.yaml"), "test/left", families=("cnn1d",), preset="quick",
+        hyper={"cnn1d": {"epochs": 1}},
+    )  # fmt: skip
+    folder = Path(Settings.load().data / "checkpoints")
+    done = subprocess.run(  # noqa: S603 - this file's program
+        [sys.executable, "-c", KILLED_AFTER.format(run_key="test/left", family="cnn1d")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    members = [f"cnn1d-{number}.npz" for number in range(1, 5)]
+    assert states(folder) == dict.fromkeys(members, True)
+    of_another = Checkpoint(UPath(next(folder.iterdir()) / "cnn1d_wide.npz"), "of another")
+    of_another.save(ARRAYS, STATE)
+    assert steps.train(plan, "cnn1d")["version"] == "1", "the version that the killed try registered"
+    assert states(folder) == dict.fromkeys(members, False) | {"cnn1d_wide.npz": True}

@@ -14,6 +14,8 @@ from pump_ml.settings import Settings, git_sha
 from pump_ml.steps.common import Json, Progress, log, log_progress, step
 
 if TYPE_CHECKING:
+    from upath import UPath
+
     from pump_ml.models.checkpoint import Checkpoint
     from pump_ml.work import Work
 
@@ -263,6 +265,7 @@ def train(
     if earlier and (done := registry.registered(client, name, earlier.info.run_id)):
         log.info("%s was registered as version %s by an earlier try", family, done[0])
         registry.finish(client, earlier)
+        _retire_checkpoints(work, family)
         return _candidate(*done)
     tuned = {family: _tuned(plan, family)}
     learner = hyper.make(family, plan["preset"], work.problem.hyper, plan["hyper"], tuned)
@@ -292,6 +295,7 @@ def train(
             log.warning(
                 "%s was registered as version %s by another try meanwhile; this fit is dropped", family, done[0]
             )
+            _retire_checkpoints(work, family)
             return _candidate(*done)
         if work.split.times:
             predictor.fitted_until = fitted_until(learn, tune)
@@ -313,8 +317,7 @@ def train(
         labels["hyper"] = json.dumps(parameters)
         labels[registry.CANDIDATE] = json.dumps(candidate)  # with the version, so that a retry finds what belongs to it
         settled = _candidate(*registry.register(client, name, model, run, labels))
-    for each in (checkpoint, *(checkpoint.of_member(place) for place in range(len(work.rotations)))):
-        each.retire()
+    _retire_checkpoints(work, family)
     log.info("%s learnt in %.1f s and is version %s; validation: %s", family, seconds, settled["version"],
              settled["validation"])  # fmt: skip
     return settled
@@ -327,8 +330,23 @@ def _checkpoint(work: "Work", family: str, parameters: Json) -> "Checkpoint":
     plan = work.plan
     settled = {name: plan[name] for name in ("definition", "snapshot", "split", "seed")}
     told = json.dumps([family, parameters, settled, git_sha()], sort_keys=True)
-    path = work.settings.data / "checkpoints" / _readable(plan["run_key"]) / f"{family}.npz"
-    return Checkpoint(path, hashlib.sha256(told.encode()).hexdigest())
+    return Checkpoint(_checkpoints(work) / f"{family}.npz", hashlib.sha256(told.encode()).hexdigest())
+
+
+def _checkpoints(work: "Work") -> "UPath":
+    """The folder of a training run's checkpoints."""
+    return work.settings.data / "checkpoints" / _readable(work.plan["run_key"])
+
+
+def _retire_checkpoints(work: "Work", family: str) -> None:
+    """Retire a family's checkpoints, those of a committee's members too; an earlier try may have died before it did."""
+    from pump_ml import files
+    from pump_ml.models.checkpoint import Checkpoint
+
+    folder = _checkpoints(work)
+    for name in files.names(folder):
+        if re.fullmatch(rf"{family}(-\d+)?\.npz", name):
+            Checkpoint(folder / name, "").retire()
 
 
 def _tuned(plan: Mapping[str, Any], family: str) -> Json:
