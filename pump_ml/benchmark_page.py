@@ -1,4 +1,7 @@
-"""The page of benchmarks, from their documents alone: docs/benchmarks.md is nothing but what docs/benchmarks/ says."""
+"""The page of benchmarks, docs/benchmarks.md: scores from the documents in docs/benchmarks/, words from the protocols.
+
+Caveats and figures from elsewhere follow the protocols as they are now, so they can be mended without new scores.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,16 +11,19 @@ from statistics import median
 from typing import Any
 
 from pump_ml import metrics
+from pump_ml.problems import Published
+from pump_ml.protocols import load_protocol, names
 
 Json = Mapping[str, Any]
 HEAD = """# Benchmarks
 
-Fixed protocols (`pump_ml/conf/benchmarks.yaml`), run by `pump-ml benchmark NAME`, which also writes this page. Models
-are chosen on training and validation assets; the test assets give the scores and nothing else. Each value is the
-median over the seeds, with the range in brackets. A ratio is the family's score over the baseline's or the limit's,
-over all seeds together, with the 95 % interval of 1000 paired resamplings of the test assets. `naive` answers always
-the same, `limit` is the best that anyone can reach as the [twin](twin.md#the-limit) estimates it. Seconds are those of
-learning, median over the seeds; MiB are the largest resident memory of the process that learnt and answered.
+Fixed protocols (`pump_ml/conf/benchmarks.yaml`), run by `pump-ml benchmark NAME`, which also writes this page. Within a
+run models are chosen on training and validation assets, and the test assets give the scores. Where settings were chosen
+on assets that are judged here, the section says so. Each value is the median over the seeds, with the range in
+brackets. A ratio is the family's score over the baseline's or the limit's, over all seeds together, with the 95 %
+interval of 1000 paired resamplings of the test assets. `naive` answers always the same, `limit` is the best that anyone
+can reach as the [twin](twin.md#the-limit) estimates it. Seconds are those of learning, median over the seeds; MiB are
+the largest resident memory of the process that learnt and answered.
 """
 NONE_YET = "\nNo benchmark has been run by its protocol yet.\n"
 
@@ -54,14 +60,16 @@ def render(documents: Sequence[Json], folder: str) -> str:
 
 
 def tables(document: Json) -> list[Table]:
-    """A document's tables: one a target, and behind it coverage by mode, scores by fold and published figures."""
+    """A document's tables: one a target, and behind it coverage by mode, scores by fold and figures from elsewhere."""
     found = []
+    published, before = _elsewhere(document)
     for question in document["questions"]:
         for target in question["definition"]["targets"]:
             found.append(_scores(document, question, target))
             found += _by_mode(question, target)
             found += _by_fold(question, target)
-            found += _published(question, target)
+            found += _figures("published figures", published, target)
+            found += _figures("where this project started", before, target)
     return found
 
 
@@ -75,7 +83,9 @@ def _section(document: Json, folder: str) -> str:
         f"{machine['cores']} cores ({machine['system']}), Python {machine['python']}",
         f"all values: [{name}.json]({folder}/{name}.json)",
     ]
-    parts = [f"\n## {name}\n{asked['description']}\n", "; ".join(facts) + ".\n"]
+    caveat = load_protocol(name).caveat if name in names() else ""
+    told = [asked["description"], *([f"**Caveat:** {caveat}"] if caveat else [])]
+    parts = [f"\n## {name}\n" + "\n\n".join(told) + "\n", "; ".join(facts) + ".\n"]
     return "\n".join([*parts, *(_markdown(table) for table in tables(document))])
 
 
@@ -151,14 +161,21 @@ def _by_fold(question: Json, target: Json) -> list[Table]:
     return [Table(f"{name}: {metric} by fold", ("", *heads), rows)]
 
 
-def _published(question: Json, target: Json) -> list[Table]:
-    rows = tuple(
-        (figure["model"], f"{figure['value']:g}", figure["source"])
-        for figure in question["published"]
-        if figure["target"] == target["name"]
-    )
-    title = f"{target['name']}: published figures"
-    return [Table(title, ("model", target["metric"], "source"), rows)] if rows else []
+def _elsewhere(document: Json) -> tuple[list[Published], Sequence[Published]]:
+    """Published figures, and those that were reached before; of a protocol that does not ship as the document has them.
+
+    What ships may have learnt of more figures since the document was written.
+    """
+    if document["name"] not in names():
+        figures = (figure for question in document["questions"] for figure in question["published"])
+        return [Published.model_validate(figure) for figure in figures], ()
+    protocol = load_protocol(document["name"])
+    return [figure for question in protocol.questions() for figure in question.published], protocol.before
+
+
+def _figures(what: str, figures: Sequence[Published], target: Json) -> list[Table]:
+    rows = tuple((each.model, f"{each.value:g}", each.source) for each in figures if each.target == target["name"])
+    return [Table(f"{target['name']}: {what}", ("model", target["metric"], "source"), rows)] if rows else []
 
 
 def _middle(seeds: Sequence[Json], key: str) -> str:

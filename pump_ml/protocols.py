@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from pump_ml import catalog
 from pump_ml.errors import ConfigurationError, UnknownNameError
-from pump_ml.problems import Problem, load_problem
+from pump_ml.problems import Problem, Published, load_problem
 from pump_ml.settings import PACKAGE
 from pump_ml.sources.strict import Strict
 from pump_ml.split_policy import ByTime
@@ -21,6 +21,7 @@ class Protocol(Strict):
 
     Args:
         description: one line for the page.
+        caveat: what the scores do not show, for the page.
         source: a name of `pump_ml.catalog.SOURCES`.
         options: what that source takes; the path of files is given when the benchmark is run.
         problem: a name of `pump_ml.catalog.PROBLEMS`, or the path of a YAML.
@@ -32,9 +33,11 @@ class Protocol(Strict):
         families: names of `pump_ml.catalog.FAMILIES`; none: all that can learn from the data.
         seeds: of families and splits; the page shows the median.
         goals: what the project wants each target's metric to be.
+        before: figures that were reached before there was this protocol, for the page.
     """
 
     description: str
+    caveat: str = ""
     source: Literal["simulated", "files"]
     options: dict[str, Any] = Field(default_factory=dict)
     problem: str
@@ -45,6 +48,7 @@ class Protocol(Strict):
     families: tuple[str, ...] = ()
     seeds: tuple[int, ...] = Field((7, 8, 9), min_length=1)
     goals: dict[str, float] = Field(default_factory=dict)
+    before: tuple[Published, ...] = ()
 
     @field_validator("preset")
     @classmethod
@@ -72,7 +76,7 @@ class Protocol(Strict):
         """The problem, or what it asks of each target alone.
 
         Raises:
-            UnknownNameError: there is no such problem, or a goal is of no target.
+            UnknownNameError: there is no such problem, or a goal or an earlier figure is of no target.
             ConfigurationError: records are to be judged that a split by time has in every part.
         """
         problem = load_problem(self.problem)
@@ -82,9 +86,10 @@ class Protocol(Strict):
                 "that in every part; leave reference out, or split by asset"
             )
         names = [target.name for target in problem.targets]
-        for name in self.goals:
-            if name not in names:
-                raise UnknownNameError("target of a goal", name, names)
+        for what, named in (("goal", self.goals), ("figure", [figure.target for figure in self.before])):
+            for name in named:
+                if name not in names:
+                    raise UnknownNameError(f"target of a {what}", name, names)
         return tuple(problem.about(name) for name in names) if self.each_target else (problem,)
 
     def changed(self, **given: Any) -> "Protocol":

@@ -343,9 +343,12 @@ def test_a_protocol_that_cannot_be_meant_is_refused(changes: dict[str, Any], mes
         load_protocol("x", tmp_path / "b.yaml")
 
 
-def test_a_goal_of_no_target_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match="Did you mean 'rul_pct'"):
+def test_a_goal_or_an_earlier_figure_of_no_target_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown target of a goal.*Did you mean 'rul_pct'"):
         load_protocol("twin_v2").changed(goals={"rul_pctt": 1.0}).questions()
+    strange = {"model": "m", "target": "rul_pctt", "value": 1.0, "source": "s"}
+    with pytest.raises(UnknownNameError, match=r"unknown target of a figure.*Did you mean 'rul_pct'"):
+        load_protocol("twin_v2").changed(before=[strange]).questions()
 
 
 # The command and the page
@@ -407,6 +410,25 @@ def test_the_page_is_what_the_documents_say() -> None:
     page = (CHECKOUT / "docs" / "benchmarks.md").read_text()
     assert page == benchmark_page.of_folder(CHECKOUT / "docs" / "benchmarks")
     assert ("No benchmark has been run" in page) == (not list((CHECKOUT / "docs" / "benchmarks").glob("*.json")))
+
+
+def test_caveats_and_figures_from_elsewhere_follow_the_protocol_and_not_an_old_document() -> None:
+    folder = CHECKOUT / "docs" / "benchmarks"
+    document = json.loads((folder / "cwru.json").read_text())
+    document["protocol"].pop("caveat", None)
+    document["questions"][0]["published"] = []
+    page = benchmark_page.render([document], "benchmarks")
+    assert f"mean over sizes.\n\n**Caveat:** {load_protocol('cwru').caveat}\n\nsnapshot `" in page
+    assert "| random forest on 64 bands, log std and kurtosis | 0.622 |" in page
+    ours = benchmark_page.tables(json.loads((folder / "twin_v2.json").read_text()))
+    start = {table.title: table.rows for table in ours if table.title.endswith("where this project started")}
+    assert list(start) == [
+        f"{name}: where this project started" for name in ("severity", "mode", "rul_pct", "health_pct")
+    ]
+    assert [row[:2] for row in start["rul_pct: where this project started"]] == [
+        ("former CNN", "1.64"), ("former scikit-learn baseline", "4"),
+    ]  # fmt: skip
+    assert "Caveat" not in benchmark_page.render([document | {"name": "mine"}], "benchmarks")
 
 
 def test_the_limit_by_pump_is_the_limit(tmp_path: Path) -> None:
