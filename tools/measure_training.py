@@ -281,7 +281,7 @@ def memory(runs: int, count: int, *, records: bool, quick: bool) -> Iterator[Fig
 def main() -> None:
     """Measure, print the table, and end with 1 where a bound is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer runs, and a small network for memory, for CI")
+    parser.add_argument("--quick", action="store_true", help="fewer runs, and a small network for memory")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--records", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
