@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,8 @@ from pump_ml import catalog, hyper, tuning
 from pump_ml.errors import DataError
 from pump_ml.explanation import contributions
 from pump_ml.models import Family, Predictor, load_predictor
+from pump_ml.models.network import MAX_DIFFERENCE, NetworkPredictor, feed
+from pump_ml.models.onnx_export import export
 from pump_ml.problems import Problem, load_problem
 from pump_ml.schema import KEYS, Sensor, Telemetry, Waveforms
 from pump_ml.settings import Settings
@@ -276,10 +279,80 @@ def test_what_moved_an_answer_adds_up_to_it_and_names_no_condition(fitted: Fitte
     measured = [name for name in predictor.sensors if name not in fitted.problem.derived]
     assert set(found.sensors) == set(measured) - set(fitted.problem.conditions.names)
     pd.testing.assert_frame_equal(found.answers, predictor.table(few), check_exact=False, atol=1e-5)
+    at_reference = predictor.table(_at_reference(predictor, few))
     for target in fitted.problem.targets:
-        one, another = (each.moved[target.name] for each in (found, other))
-        assert np.isfinite(one).all()
-        assert one.sum(axis=1) == pytest.approx(another.sum(axis=1), abs=1e-5)
+        if target.kind == "classes":
+            columns = [f"{target.name}_p_{name}" for name in found.answers[target.name]]
+        else:
+            columns = [target.name] * len(few)
+        answered, new = (
+            np.array([table[column].iloc[row] for row, column in enumerate(columns)])
+            for table in (found.answers, at_reference)
+        )
+        for moved in (found.moved[target.name], other.moved[target.name]):
+            assert moved.sum(axis=1) == pytest.approx(answered - new, abs=1e-5)
+
+
+def _at_reference(predictor: Predictor, windows: Windows) -> Windows:
+    """The same windows, each of an asset of its own, where all sensors but the conditions show their reference."""
+    names = [str(place) for place in range(len(windows))]
+    records = windows.commissioning and {
+        name: windows.commissioning[asset] for name, asset in zip(names, windows.rows["asset_id"], strict=True)
+    }
+    cut = Windows.stacked(windows.x, windows.sensors, windows.rows, commissioning=windows.commissioning)
+    measured = [name for name in windows.sensors if name not in predictor.problem.derived]
+    if predictor.normal:
+        new = predictor.normal.as_new(cut)[:, : len(measured)]
+    else:
+        new = np.tile([predictor.usual[name] for name in measured], (len(cut.readings), 1))
+    whole = predictor.problem.with_derived(windows.sensors, new).reshape(len(windows), windows.length, -1)
+    asked = Windows.stacked(whole, windows.sensors, windows.rows.assign(asset_id=names), commissioning=records)
+    return dataclasses.replace(asked, waveforms=windows.waveforms, taken=windows.taken)
+
+
+def test_a_network_answers_test_windows_through_onnx_as_it_does_in_keras(fitted: Fitted, tmp_path: Path) -> None:
+    predictor = fitted.predictor
+    if not isinstance(predictor, NetworkPredictor):
+        return
+    import keras
+
+    predictor.save(tmp_path)
+    told = json.loads((tmp_path / "predictor.json").read_text())["state"]["onnx_difference"]
+    assert 0.0 <= told == predictor.difference <= MAX_DIFFERENCE
+    network = keras.saving.load_model(tmp_path / "network.keras", compile=False)
+    every = slice(0, min(len(fitted.test), 512))
+    given = feed(
+        predictor.channels.transform(fitted.test), predictor.channels.offsets(fitted.test.length), fitted.test, every,
+        predictor.recording,
+    )  # fmt: skip
+    stored = network.predict_on_batch(given)
+    names = [target.name for target in fitted.problem.targets]
+    for name, answered in zip(names, predictor.session.run(names, given), strict=True):
+        assert np.abs(stored[name] - answered).max() <= MAX_DIFFERENCE
+
+
+def test_a_network_whose_onnx_answers_otherwise_is_not_stored() -> None:
+    """One that is written down otherwise each time: the graph that is exported is not the one that answered."""
+    import keras
+
+    class Fickle(keras.layers.Layer):
+        written = 0
+
+        def call(self, x: Any) -> Any:
+            self.written += 1
+            return x + 1e-3 * self.written
+
+    def exported(layer: Any) -> tuple[bytes, float]:
+        given = keras.Input((4,), name="readings")
+        network = keras.Model({"readings": given}, {"wear": keras.layers.Dense(1, name="wear")(layer(given))})
+        network.get_layer("wear").set_weights([np.ones((4, 1)), np.zeros(1)])
+        return export(network, {"readings": np.ones((8, 4), dtype=np.float32)})
+
+    with pytest.raises(DataError, match=r"answers otherwise than the one that learnt, by 0.00[0-9]+; expected"):
+        exported(Fickle())
+    content, difference = exported(keras.layers.Rescaling(2.0))
+    assert content
+    assert difference <= MAX_DIFFERENCE
 
 
 def test_other_columns_and_the_order_of_rows_and_columns_do_not_matter(fitted: Fitted) -> None:
