@@ -162,8 +162,8 @@ class Predictor(ABC):
     def calibrate(self, held_out: Windows) -> None:
         """Learn from these windows how sure the answers are: intervals of the problem's level, and temperatures.
 
-        There is no temperature, which is one of 1, where few assets are held out or the predictor is not `tempered`. A
-        value is held against the label as training sees it: cut at the target's cap.
+        Probabilities stay as they are where fewer assets are held out than an interval takes, or where the predictor is
+        not `tempered`. A value is held against the label as training sees it: cut at the target's cap.
 
         Args:
             held_out: windows with labels, which no weight was fitted on, nor on their assets or, in a split by time, on

@@ -36,8 +36,8 @@ class NetworkFamily(ABC):
         patience: epochs without a better validation loss before it stops; the rate halves after a third of them.
         focus: gamma of the focal loss of classes; 0 is the cross-entropy.
         balanced: whether classes weigh the same however often they occur.
-        deterministic: the same weights to the last digit for one seed and number of cores; slower. It is of the process:
-            once a network asked for it, networks that learn later in the same process are deterministic, and slower, too.
+        deterministic: the same weights to the last digit for one seed and number of cores; slower. It is of the
+            process: once a network asked for it, networks that learn later in the same process are so as well.
     """
 
     pool: int = 10
