@@ -1,0 +1,164 @@
+"""What a machine's model answers to raw readings, from the files that need no pickle."""
+
+import json
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pump_ml.errors import DataError
+from pump_ml.machines.health import HealthScore
+from pump_ml.machines.policy import Alarm, Forecast, Preparation
+from pump_ml.machines.preparation import Prepared, prepare
+from pump_ml.machines.sequences import unbroken
+from pump_ml.machines.trips import operating
+from pump_ml.schema import TIME
+
+Array = NDArray[np.float64]
+
+
+class Answerer(ABC):
+    """A model of one machine, ready to be asked.
+
+    Args:
+        content: of the model's JSON file.
+    """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.machine: str = content["machine"]
+        self.sensors: tuple[str, ...] = tuple(content["sensors"])
+        self.ranges = {name: (low, high) for name, (low, high) in content["ranges"].items()}
+        self.preparation = Preparation.model_validate(content["preparation"])
+
+    def prepare(self, readings: pd.DataFrame) -> Prepared:
+        """The readings as the model learnt from such; a sensor that they lack counts as missing."""
+        return prepare(readings, self.ranges, self.preparation, sensors=self.sensors)
+
+    @abstractmethod
+    def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
+        """The answer at the last reading that can be answered for, one row.
+
+        Args:
+            readings: of the machine, with ``time`` and the sensors in the plant's names; others are not looked at.
+
+        Raises:
+            DataError: no reading can be answered for: see the message.
+        """
+
+
+class Forecaster(Answerer):
+    """The health forecast."""
+
+    def __init__(self, content: Mapping[str, Any], network: bytes) -> None:
+        super().__init__(content)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import keras  # takes seconds, and an alarm does without
+
+        self.health = HealthScore.from_json(content["health"])
+        self.low, self.high = np.array(content["low"]), np.array(content["high"])
+        self.spread: float = content["spread"]
+        self.policy = Forecast.model_validate(content["forecast"])
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network.keras"
+            path.write_bytes(network)
+            self.network = keras.models.load_model(path, compile=False)
+
+    def table(self, prepared: Prepared) -> NDArray[np.float32]:
+        """What the network sees, ``(rows, sensors + 1)``: the sensors from 0 to 1, and the score."""
+        span = np.where(self.high > self.low, self.high - self.low, 1.0)
+        score = self.health.of({name: prepared.column(name) for name in self.health.weights})
+        return np.column_stack([(prepared.values - self.low) / span, score]).astype(np.float32)
+
+    def answer(self, windows: NDArray[np.float32]) -> Array:
+        """Forecast scores of windows ``(n, sequence_length, sensors + 1)``, ``(n,)``."""
+        change = [self.network.predict_on_batch(windows[at : at + 1024])[:, 0] for at in range(0, len(windows), 1024)]
+        answers: Array = windows[:, -1, -1] + self.spread * np.concatenate(change).astype(np.float64)
+        return answers
+
+    def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
+        """``time, health, health_forecast``, and ``horizon_s`` in seconds, about; see `Answerer.predict`."""
+        prepared = self.prepare(readings)
+        usable = operating(prepared) & np.isfinite(prepared.values).all(axis=1)
+        starts = unbroken(prepared.stretch, usable, self.policy.sequence_length, 0)
+        if not len(starts):
+            raise DataError(
+                f"machine {self.machine}: no {self.policy.sequence_length} readings in a row are whole and of a machine "
+                f"at work, among {len(readings)}; expected so many without a gap of {self.preparation.gap_s:g} s"
+            )
+        window = self.table(prepared)[starts[-1] : starts[-1] + self.policy.sequence_length]
+        last = starts[-1] + self.policy.sequence_length - 1
+        return pd.DataFrame(
+            {
+                TIME: pd.DatetimeIndex(prepared.times[[last]]).tz_localize("UTC"),
+                "health": window[-1:, -1].astype(np.float64),
+                "health_forecast": self.answer(window[None]),
+                "horizon_s": [self.policy.horizon * prepared.step_s],
+            }
+        )
+
+
+class Warner(Answerer):
+    """The pre-failure alarm."""
+
+    def __init__(self, content: Mapping[str, Any], booster: bytes) -> None:
+        super().__init__(content)
+        import xgboost
+
+        self.threshold: float = content["threshold"]
+        self.policy = Alarm.model_validate(content["alarm"])
+        self.booster = xgboost.Booster(model_file=bytearray(booster))
+
+    def answer(self, features: NDArray[np.float32], names: tuple[str, ...]) -> Array:
+        """Probabilities that the machine trips within the lead, ``(n,)``."""
+        from pump_ml.machines.alarm import answers
+
+        return answers(self.booster, features, names)
+
+    def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
+        """``time, trip_probability, alarm``; see `Answerer.predict`."""
+        from pump_ml.machines.alarm import observe
+
+        rows = observe(self.prepare(readings), self.policy)
+        if not len(rows.at):
+            raise DataError(f"machine {self.machine}: it does not work in any of the {len(readings)} readings")
+        probability = self.answer(rows.features[-1:], rows.names)
+        return pd.DataFrame(
+            {
+                TIME: pd.to_datetime(rows.at[-1:], unit="s", utc=True),
+                "trip_probability": probability,
+                "alarm": probability >= self.threshold,
+            }
+        )
+
+
+def load(folder: Path) -> Forecaster | Warner:
+    """The model whose safe files lie in a folder: ``*.json`` and ``*.keras`` or ``*.ubj``.
+
+    Raises:
+        DataError: they are not there.
+    """
+    found = {path.suffix: path for path in sorted(folder.iterdir())}
+    if ".json" in found and ".keras" in found:
+        return from_files(found[".json"].read_bytes(), network=found[".keras"].read_bytes())
+    if ".json" in found and ".ubj" in found:
+        return from_files(found[".json"].read_bytes(), booster=found[".ubj"].read_bytes())
+    raise DataError(
+        f"{folder} holds {', '.join(path.name for path in found.values()) or 'nothing'}; expected a .json, and a .keras"
+        " or a .ubj beside it"
+    )
+
+
+def from_files(about: bytes, *, network: bytes | None = None, booster: bytes | None = None) -> Forecaster | Warner:
+    """The model of its files' contents: what it says of itself, and a network or a booster."""
+    content = json.loads(about)
+    if network is not None:
+        return Forecaster(content, network)
+    if booster is not None:
+        return Warner(content, booster)
+    raise DataError("a model is more than what it says of itself; expected a network or a booster")

@@ -1,0 +1,314 @@
+"""The health forecast: a recurrent network from a window of readings to the health score some readings later."""
+
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's banner; errors still show
+
+import keras
+from keras import layers
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+from pump_ml.errors import DataError
+from pump_ml.machines.health import HealthScore
+from pump_ml.machines.policy import Forecast, Health, Policy
+from pump_ml.machines.preparation import Prepared
+from pump_ml.machines.sequences import create_sequences, unbroken
+from pump_ml.machines.trips import operating
+from pump_ml.models import Watch
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """First rows of the windows of each part; no reading, nor one that is asked for, is in two of them."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ForecastModel:
+    """What was learnt of one machine.
+
+    Args:
+        network: GRU of Keras; it answers the change of the score in units of `spread`.
+        scaler: of the sensors, fitted on the training part.
+        health: the score, fitted on the training part.
+        sensors: columns of the readings that it looks at, in the scaler's order.
+        spread: standard deviation of the change in the training windows.
+        policy: how it was made.
+        metrics: on the test windows: ``mae, rmse, r2``, the same of persistence and ridge, the skill over both.
+    """
+
+    network: Any
+    scaler: MinMaxScaler
+    health: HealthScore
+    sensors: tuple[str, ...]
+    spread: float
+    policy: Forecast
+    metrics: Mapping[str, float]
+
+    def files(self, told: Mapping[str, Any]) -> dict[str, bytes]:
+        """See `pump_ml.machines.kinds.Learnt`: weights and scaler, and both in formats that run no code."""
+        with tempfile.TemporaryDirectory() as folder:
+            weights, network = Path(folder) / "network.weights.h5", Path(folder) / "network.keras"  # as Keras insists
+            self.network.save_weights(weights)
+            self.network.save(network)
+            return {
+                "weights": weights.read_bytes(),
+                "scaler": pickle.dumps(self.scaler, protocol=5),
+                "network": network.read_bytes(),
+                "scaling": json.dumps({**told, **self._to_json()}, indent=1).encode(),
+            }
+
+    def gate(self) -> tuple[bool, str]:
+        """A forecast has to beat the score that stays as it is."""
+        skill = self.metrics["skill_over_persistence"]
+        if skill > 0.0:
+            return True, f"beats persistence on its test part: skill {skill:.3f}"
+        return False, (
+            f"does not beat persistence on its test part: skill {skill:.3f}, expected above 0; the score that stays "
+            "as it is forecasts as well"
+        )
+
+    def _to_json(self) -> dict[str, Any]:
+        return {
+            "sensors": list(self.sensors),
+            "low": self.scaler.data_min_.tolist(),
+            "high": self.scaler.data_max_.tolist(),
+            "health": self.health.to_json(),
+            "spread": self.spread,
+            "forecast": self.policy.model_dump(mode="json"),
+        }
+
+
+def learn(prepared: Prepared, policy: Policy, *, seed: int, watch: Watch | None = None) -> ForecastModel:
+    """See `pump_ml.machines.kinds.Kind`."""
+    return fit_forecast(prepared, policy.forecast, policy.health, seed=seed, watch=watch)
+
+
+def fit_forecast(
+    prepared: Prepared, policy: Forecast, formula: Health, *, seed: int, watch: Watch | None = None
+) -> ForecastModel:
+    """Learn one machine's forecast and judge it on its latest readings.
+
+    Readings while the machine stands still have no health, and no window spans a stop: when it is switched off is an
+    operator's decision.
+
+    Args:
+        prepared: the machine's readings.
+        policy: lengths, shares and how long it learns.
+        formula: of the health score.
+        seed: of the weights and of the order of windows.
+        watch: called with each epoch.
+
+    Raises:
+        DataError: a sensor of the health score has no readings, or a part has no windows.
+    """
+    runs = operating(prepared)
+    parts, cut = divide(prepared, runs, policy)
+    in_training = np.zeros(len(prepared), dtype=np.bool_)
+    in_training[:cut] = runs[:cut]
+    columns = {name: prepared.column(name) for name in formula.sensors}
+    health = HealthScore.fit({name: each[in_training] for name, each in columns.items()}, formula)
+    scaler = MinMaxScaler().fit(prepared.values[in_training])
+    table = feature_table(prepared.values, scaler, health.of(columns))
+
+    length, horizon = policy.sequence_length, policy.horizon
+    windows, asked = create_sequences(table, length, horizon=horizon)
+    thinned = Parts(*(_spaced(each, policy.windows) for each in (parts.train, parts.validation, parts.test)))
+    last = table[length - 1 :, -1]
+    change = {name: asked[at] - last[at] for name, at in vars(thinned).items()}
+    spread = float(change["train"].std()) or 1.0
+    network = _network(length, table.shape[1])
+    _restart(network, policy.rate, seed)
+    _learn(
+        network,
+        _Batches(windows, thinned.train, change["train"] / spread, policy.batch, np.random.default_rng(seed)),
+        _Batches(windows, thinned.validation, change["validation"] / spread, 4 * policy.batch),
+        policy,
+        watch,
+    )
+    found = last[thinned.test] + spread * _answers(network, windows, thinned.test)
+    ridge = _ridge(windows, thinned, change["train"])
+    metrics = _judge(asked[thinned.test], found, last[thinned.test], last[thinned.test] + ridge)
+    return ForecastModel(network, scaler, health, prepared.sensors, spread, policy, metrics)
+
+
+def feature_table(values: Array, scaler: MinMaxScaler, score: Array) -> NDArray[np.float32]:
+    """What the network sees: the sensors from 0 to 1 and the score, ``(rows, sensors + 1)``."""
+    return np.column_stack([scaler.transform(values), score]).astype(np.float32)
+
+
+def divide(prepared: Prepared, runs: NDArray[np.bool_], policy: Forecast) -> tuple[Parts, int]:
+    """The windows of the earliest, the later and the latest readings, a gap between each two parts.
+
+    Parts are shares of the readings while the machine runs. The gap is a window and its horizon: so nothing that the
+    one part looks at or is asked for is near to what the other does.
+
+    Returns:
+        The parts, and the row where the training part ends.
+
+    Raises:
+        DataError: a part has no windows.
+    """
+    usable = runs & np.isfinite(prepared.values).all(axis=1)
+    span = policy.sequence_length + policy.horizon
+    starts = unbroken(prepared.stretch, usable, policy.sequence_length, policy.horizon)
+    running = np.flatnonzero(usable)
+    shares = np.array([1.0 - policy.test - policy.validation, 1.0 - policy.test])
+    cuts = running[(shares * len(running)).astype(int)] if len(running) else np.zeros(2, dtype=int)
+    first, second = (int(cut) for cut in cuts)
+    parts = Parts(
+        train=starts[starts + span <= first],
+        validation=starts[(starts >= first + span) & (starts + span <= second)],
+        test=starts[starts >= second + span],
+    )
+    for name, part in vars(parts).items():
+        if not len(part):
+            raise DataError(
+                f"the {name} part has no window: {len(running)} of {len(prepared)} readings are whole and of a running "
+                f"machine, in {len(starts)} windows of {policy.sequence_length} and {policy.horizon} ahead without a "
+                "gap; expected a longer period, shorter windows, or a longer limit for gaps and holes"
+            )
+    return parts, first
+
+
+class _Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras ships no types
+    """Batches of windows, copied from the view one at a time; in another order each epoch where `rng` is given."""
+
+    def __init__(
+        self,
+        windows: NDArray[np.float32],
+        starts: NDArray[np.int64],
+        answers: NDArray[np.float32],
+        size: int,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.windows, self.starts, self.answers, self.size, self.rng = windows, starts, answers, size, rng
+        self.order = np.arange(len(starts)) if rng is None else rng.permutation(len(starts))
+
+    def __len__(self) -> int:
+        return -(-len(self.starts) // self.size)
+
+    def __getitem__(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        places = self.order[number * self.size : (number + 1) * self.size]
+        return self.windows[self.starts[places]], self.answers[places]
+
+    def on_epoch_end(self) -> None:
+        if self.rng is not None:
+            self.order = self.rng.permutation(len(self.starts))
+
+
+@lru_cache(maxsize=4)
+def _network(length: int, features: int) -> Any:
+    """The network, compiled once a shape: machines that are learnt one after the other share it."""
+    network = keras.Sequential(
+        [
+            keras.Input((length, features)),
+            layers.GRU(64, return_sequences=True),
+            layers.Dropout(0.2),
+            layers.GRU(32),
+            layers.Dense(1),
+        ]
+    )
+    network.compile(keras.optimizers.Adam(), loss="mse", metrics=["mae"])
+    network.optimizer.build(network.trainable_variables)
+    return network
+
+
+def _restart(network: Any, rate: float, seed: int) -> None:
+    """New weights and a new optimizer's state, as the seed says."""
+    keras.utils.set_random_seed(seed)
+    network.set_weights(keras.models.clone_model(network).get_weights())
+    for variable in network.optimizer.variables:
+        variable.assign(np.zeros(variable.shape))
+    network.optimizer.learning_rate = rate
+    network.stop_training = False
+
+
+def _learn(network: Any, train: _Batches, validation: _Batches, policy: Forecast, watch: Watch | None) -> None:
+    callbacks = [
+        keras.callbacks.EarlyStopping(patience=policy.patience, restore_best_weights=True),
+        keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=max(policy.patience // 2, 1)),
+    ]
+    if watch is not None:
+        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=_told(watch, policy.epochs)))
+    network.fit(train, validation_data=validation, epochs=policy.epochs, callbacks=callbacks, verbose=0)
+
+
+def _told(watch: Watch, epochs: int) -> Callable[[int, Mapping[str, float]], None]:
+    def told(epoch: int, logs: Mapping[str, float]) -> None:
+        values = {
+            f"validation/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}": float(value)
+            for name, value in logs.items()
+        }
+        watch(epoch, values | {"progress": (epoch + 1) / epochs})
+
+    return told
+
+
+def _answers(network: Any, windows: NDArray[np.float32], starts: NDArray[np.int64], size: int = 1024) -> Array:
+    found = [network.predict_on_batch(windows[starts[at : at + size]])[:, 0] for at in range(0, len(starts), size)]
+    return np.concatenate(found).astype(np.float64)
+
+
+def _ridge(windows: NDArray[np.float32], parts: Parts, change: NDArray[np.float32]) -> Array:
+    """A linear model's answers for the test windows, from each feature's last value, mean and slope (ridge, 1.0)."""
+
+    def told(starts: NDArray[np.int64]) -> Array:
+        pieces = []
+        for at in range(0, len(starts), 4096):
+            each = windows[starts[at : at + 4096]].astype(np.float64)
+            steps = np.linspace(-1.0, 1.0, each.shape[1])
+            slope = np.einsum("nsf,s->nf", each, steps) / np.square(steps).sum()
+            pieces.append(np.hstack([each[:, -1], each.mean(axis=1), slope]))
+        return np.concatenate(pieces)
+
+    model = make_pipeline(StandardScaler(), Ridge(1.0)).fit(told(parts.train), change)
+    answers: Array = model.predict(told(parts.test))
+    return answers
+
+
+def _judge(true: Array, found: Array, persistence: Array, ridge: Array) -> dict[str, float]:
+    """Errors in units of the score; a skill is ``1 - MSE / MSE of the reference`` (Murphy 1988)."""
+    true = true.astype(np.float64)
+
+    def mse(answer: Array) -> float:
+        return float(np.square(answer - true).mean())
+
+    variance = float(true.var())
+    references = {"persistence": mse(persistence), "ridge": mse(ridge)}
+    metrics = {
+        "mae": float(np.abs(found - true).mean()),
+        "rmse": mse(found) ** 0.5,
+        "r2": 1.0 - mse(found) / variance if variance > 0.0 else float("nan"),
+        "test_windows": float(len(true)),
+    }
+    for name, other in references.items():
+        metrics[f"{name}_rmse"] = other**0.5
+        metrics[f"skill_over_{name}"] = 1.0 - mse(found) / other if other > 0.0 else float("nan")
+    return metrics
+
+
+def _spaced(starts: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many of them, evenly spaced."""
+    if len(starts) <= most:
+        return starts
+    return starts[np.linspace(0, len(starts) - 1, most).round().astype(int)]

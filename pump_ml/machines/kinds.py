@@ -1,0 +1,37 @@
+"""What each kind of model gives when it was learnt, whatever is inside."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pump_ml.machines.policy import Policy
+from pump_ml.machines.preparation import Prepared
+from pump_ml.models import Watch
+
+
+class Learnt(Protocol):
+    """A model of one machine."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """On its test part; NaN where there is nothing to measure."""
+        ...
+
+    def files(self, told: Mapping[str, Any]) -> dict[str, bytes]:
+        """Its files by role, see `pump_ml.artifacts.names`.
+
+        Args:
+            told: what else belongs into the file that says how to ask it: machine, ranges, limits.
+        """
+        ...
+
+    def gate(self) -> tuple[bool, str]:
+        """Whether it may become the machine's champion, and why or why not."""
+        ...
+
+
+class Kind(Protocol):
+    """Learns one kind of model; `pump_ml.catalog.MACHINE_MODELS` has them."""
+
+    def __call__(self, prepared: Prepared, policy: Policy, *, seed: int, watch: Watch | None = None) -> Learnt:
+        """Learn from a machine's readings and judge it on the latest of them."""
+        ...
