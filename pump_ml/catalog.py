@@ -9,6 +9,7 @@ from pump_ml.errors import UnknownNameError
 SOURCES: Mapping[str, str] = {
     "simulated": "pump_ml.sources.simulated:SimulatedSource",
     "files": "pump_ml.sources.files:FilesSource",
+    "sql": "pump_ml.sources.sql:SqlSource",
 }
 
 PROBLEMS: Mapping[str, str] = {

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pump_ml import catalog, cli_local, cli_twin, steps
+from pump_ml import catalog, cli_local, cli_machines, cli_twin, steps
 from pump_ml.cli_options import (
     DataPath,
     Dataset,
@@ -45,6 +45,7 @@ console = Console(stderr=True)
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.add_typer(cli_local.app, name="local")
 app.add_typer(cli_twin.app, name="twin")
+app.add_typer(cli_machines.app, name="machines")
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The ledger: what was decided about champions, in SQL, append-only; and the lock of all who share it.
 
-The only module that knows SQL. A database that cannot be reached, or a connection that is lost, is SQLAlchemy's
-OperationalError, which is worth a retry.
+The only module that knows SQL, beside the telemetry's (`pump_ml.sources.sql`). A database that cannot be reached, or a
+connection that is lost, is SQLAlchemy's OperationalError, which is worth a retry.
 """
 
 import fcntl
@@ -18,28 +18,17 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import JSON, URL, Boolean, DateTime, Engine, Integer, String, create_engine, make_url, select, text
+from sqlalchemy import JSON, Boolean, DateTime, Engine, Integer, String, create_engine, make_url, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import NullPool
 
+from pump_ml.connections import bounded
 from pump_ml.errors import ConfigurationError
 from pump_ml.settings import PACKAGE, Settings
 
 LOCK_WAIT_S = 300.0
 """How long `lock` waits: what is done under it takes seconds, or two calls to an MLflow that is away, each of
 which its client gives up after 126 s."""
-CONNECT: dict[str, dict[str, Any]] = {
-    # Without these a machine that vanished, or a network that drops packets, is waited for as long as TCP likes: hours.
-    "postgresql": {
-        "connect_timeout": 10,  # seconds
-        "keepalives_idle": 15,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 30_000,  # milliseconds
-    },
-    "sqlite": {"timeout": 30.0},  # seconds that a writer waits for another
-}
 
 
 class Base(DeclarativeBase):
@@ -80,12 +69,7 @@ def engine(settings: Settings | None = None) -> Engine:
     Bounded in time unless the address itself says otherwise: 10 s to connect, half a minute for a peer that is gone.
     """
     url = make_url((settings or Settings.load()).ledger)
-    return create_engine(url, **_bounded(url))
-
-
-def _bounded(url: URL) -> dict[str, Any]:
-    bounds = CONNECT.get(url.get_backend_name(), {})
-    return {"poolclass": NullPool, "connect_args": {name: bounds[name] for name in bounds if name not in url.query}}
+    return create_engine(url, **bounded(url))
 
 
 def studies(settings: Settings | None = None) -> tuple[str, dict[str, Any]]:
@@ -103,7 +87,7 @@ def studies(settings: Settings | None = None) -> tuple[str, dict[str, Any]]:
     else:
         file = Path(str(url.database))
         url = url.set(database=str(file.with_name(f"{file.stem}-tuning{file.suffix}")))
-    return url.render_as_string(hide_password=False), _bounded(url)
+    return url.render_as_string(hide_password=False), bounded(url)
 
 
 @contextmanager

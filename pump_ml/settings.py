@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     var: Path = Field(Path("var"), description="folder of everything that the embedded default writes")
     data_root: str | None = Field(None, description="raw data, quarantine, snapshots and splits: a folder or s3://…")
     ledger_url: str | None = Field(None, description="SQLAlchemy address of the ledger")
+    telemetry_url: str | None = Field(None, description="SQLAlchemy address of the table of the machines' telemetry")
     tracking_uri: str | None = Field(None, validation_alias="MLFLOW_TRACKING_URI", description="MLflow server or store")
     mlflow_ui: str | None = Field(None, description="address of the MLflow UI, for links")
     expectations: Path | None = Field(None, description="folder of the Great Expectations suites")
@@ -80,6 +81,11 @@ class Settings(BaseSettings):
     def ledger(self) -> str:
         """SQLAlchemy address of the ledger."""
         return self.ledger_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+    @property
+    def telemetry(self) -> str:
+        """SQLAlchemy address of the database with the machines' telemetry."""
+        return self.telemetry_url or f"sqlite:///{self.home / 'telemetry.db'}"
 
     @property
     def tracking(self) -> str:

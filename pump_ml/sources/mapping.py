@@ -4,17 +4,16 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from zoneinfo import available_timezones
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pump_ml.errors import ConfigurationError, UnknownNameError
+from pump_ml.errors import UnknownNameError
 from pump_ml.schema import ASSET, COMMISSIONING, PART, RUN, TIME, UNITS, Sensor
 from pump_ml.settings import PACKAGE
 from pump_ml.sources.arrays import Arrays
-from pump_ml.sources.strict import ColumnName, Regex, Strict, Text, Unit, groups
+from pump_ml.sources.strict import ColumnName, Regex, Strict, Text, Unit, groups, load_yaml, names_in
 from pump_ml.sources.waveforms import WaveformColumns
 
 SHIPPED = PACKAGE / "conf" / "sources"
@@ -350,21 +349,9 @@ def fields(*templates: str | None) -> Iterator[str]:
         yield from (field for _, field, _, _ in Formatter().parse(template or "") if field)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice: of two sensors of one name, YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def shipped() -> tuple[str, ...]:
     """Names of the mappings that come with the package."""
-    return tuple(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
+    return names_in(SHIPPED)
 
 
 def load_mapping(mapping: str | Path) -> FileMapping:
@@ -377,24 +364,4 @@ def load_mapping(mapping: str | Path) -> FileMapping:
         UnknownNameError: no mapping of this name comes with the package.
         ConfigurationError: the file is missing or breaks the schema; every key at fault is named.
     """
-    file = Path(mapping).expanduser()
-    if file.suffix not in (".yaml", ".yml"):
-        if str(mapping) not in shipped():
-            raise UnknownNameError("mapping", str(mapping), shipped())
-        file = SHIPPED / f"{mapping}.yaml"
-    if not file.is_file():
-        raise ConfigurationError(
-            f"mapping {file.resolve()} does not exist; give the path of a YAML, or a name that ships: "
-            f"{', '.join(shipped())}"
-        )
-    try:
-        content = yaml.load(file.read_text("utf-8"), _UniqueKeys)  # noqa: S506 - it is a SafeLoader
-        return FileMapping.model_validate(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"mapping {file} cannot be read: {error}") from error
-    except ValidationError as error:
-        faults = (
-            f"{'.'.join(map(str, fault['loc'])) or 'mapping'}: {fault['msg'].removeprefix('Value error, ').rstrip('.')}"
-            for fault in error.errors()
-        )
-        raise ConfigurationError(f"mapping {file}: {'; '.join(faults)}") from error
+    return load_yaml("mapping", mapping, SHIPPED, FileMapping)

@@ -300,7 +300,7 @@ def _times(cells: pd.Series, time: TimeColumn, written: Format, where: str) -> p
         _count_lost(cells, numbers.notna() & times.isna(), "a whole number", where)
         cure = "a cycle is a whole number"
     else:
-        times = _timestamps(cells, time, where)
+        times = timestamps(cells, time, where)
         _count_lost(cells, cells.notna() & times.isna(), "a time", where)
         cure = f"{time.format!r} does not fit" if time.format else "it is not ISO 8601"
         cure += "; state time.format, such as '%d/%m/%Y %H:%M:%S'"
@@ -310,7 +310,7 @@ def _times(cells: pd.Series, time: TimeColumn, written: Format, where: str) -> p
     return times
 
 
-def _timestamps(cells: pd.Series, time: TimeColumn, where: str) -> pd.Series:
+def timestamps(cells: pd.Series, time: TimeColumn, where: str) -> pd.Series:
     """Times in UTC; NaT also where the clock showed the same local time twice or never, at a change of season."""
     style = time.format or "ISO8601"
     times: pd.Series

@@ -1,0 +1,76 @@
+"""Motor pump sets in the field from a shell: simulate, list."""
+
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from pump_ml.errors import ConfigurationError
+from pump_ml.settings import Settings
+
+console = Console(stderr=True)
+app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode="rich")
+
+Url = Annotated[
+    str | None,
+    typer.Option(help="SQLAlchemy address of the database; unset, PUMP_ML_TELEMETRY_URL or var/telemetry.db."),
+]
+
+
+@app.command()
+def simulate(
+    machines: Annotated[int, typer.Option(help="How many machines.")] = 20,
+    days: Annotated[float, typer.Option(help="How long each is watched.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Same seed, same rows.")] = 7,
+    start: Annotated[datetime, typer.Option(help="Time of the first row, UTC.")] = datetime(2026, 1, 1),
+    url: Url = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write NAME.csv for each machine into this folder.")] = None,
+) -> None:
+    """Write the telemetry of simulated motor pump sets into the table processed_data; prints their names.
+
+    Machines that the table has already stay as they are; others of the same names are refused.
+
+    Example: pump-ml machines simulate --machines 20 --days 30 --seed 7 --csv export
+    """
+    from pump_ml.connections import connect
+    from pump_ml.sources import sql, telemetry_table
+    from pump_ml.twin import sets
+
+    made = sets.fleet(machines, seed)
+    begin = start.replace(tzinfo=UTC) if start.tzinfo is None else start
+    if not 0.0 < days <= sets.MOST_DAYS:
+        raise ConfigurationError(f"days = {days}; expected above 0, up to {sets.MOST_DAYS:g}")
+    engine = connect(url or Settings.load().telemetry, variable=sql.VARIABLE, make=True)
+    telemetry_table.create(engine)
+    with Progress(console=console) as bars:
+        task = bars.add_task(f"{machines} machines", total=float(machines))
+        for number, machine in enumerate(made):
+            frame = sets.simulate(machine, begin, days, seed)
+            telemetry_table.append(engine, frame, partial(_advance, bars, task, number))
+            if csv is not None:
+                telemetry_table.write_csv(csv, frame)
+            bars.update(task, completed=number + 1.0)
+            typer.echo(machine.name)
+
+
+def _advance(bars: Progress, task: TaskID, done: int, share: float) -> None:
+    bars.update(task, completed=done + 0.9 * share)
+
+
+@app.command(name="list")
+def list_machines(
+    url: Url = None,
+    mapping: Annotated[str, typer.Option(help="Name or path of the YAML that describes the table.")] = "processed_data",
+) -> None:
+    """Print the machines that a table has rows of.
+
+    Example: pump-ml machines list --mapping my_plant.yaml
+    """
+    from pump_ml.sources.sql import machines
+
+    for name in machines(url, mapping):
+        typer.echo(name)
