@@ -14,18 +14,22 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 
 from pump_ml.errors import DataError, PumpMLError
 from pump_ml.machines.policy import Alarm, Policy
-from pump_ml.machines.preparation import RUNNING, Prepared
-from pump_ml.machines.trips import Caught, catch, episodes, operating, trips
+from pump_ml.machines.preparation import Prepared
+from pump_ml.machines.trips import Caught, catch, episodes, trips
+from pump_ml.machines.usual import Usual, observe
 from pump_ml.models import Watch
 
 Array = NDArray[np.float64]
 
-SPANS_S = (60.0, 300.0, 1800.0)
-"""Means are taken over the last so many seconds: of the reading free of noise, of the course, of what was usual."""
+HEALTHY_S = 3 * 3600.0
+"""So long before a trip a machine counts as healthy."""
+APART_S = 5400.0
+"""What is so near to a block of time is not learnt from when the block is answered: a trip's course must not be on both
+sides."""
 MONTH_S = 30 * 86400.0
 LEAST_AUC = 0.7
 """Below it an alarm tells so little that it may not lead: 0.5 is chance, and a few trips scatter by 0.1."""
-THRESHOLDS = 60
+THRESHOLDS = 40
 """Thresholds that are tried: quantiles of the held-out probabilities, finer the higher."""
 
 
@@ -76,6 +80,7 @@ class AlarmModel:
 
     Args:
         booster: gives the probability that it trips within the lead.
+        usual: what the machine shows while nothing is wrong.
         sensors: columns of the readings that it looks at.
         threshold: of the probability, chosen on held-out blocks of the training part.
         policy: how it was made.
@@ -83,6 +88,7 @@ class AlarmModel:
     """
 
     booster: xgboost.Booster
+    usual: Usual
     sensors: tuple[str, ...]
     threshold: float
     policy: Alarm
@@ -94,6 +100,7 @@ class AlarmModel:
             **told,
             "sensors": list(self.sensors),
             "threshold": self.threshold,
+            "usual": self.usual.to_json(),
             "alarm": self.policy.model_dump(mode="json"),
         }
         return {
@@ -111,20 +118,25 @@ class AlarmModel:
         return False, f"does not tell trips in its {part}: AUC {auc:.3f}, expected above {LEAST_AUC:g}"
 
 
-def learn(prepared: Prepared, policy: Policy, *, seed: int, watch: Watch | None = None) -> AlarmModel:
+def learn(
+    prepared: Prepared, policy: Policy, limits: Mapping[str, float], *, seed: int, watch: Watch | None = None
+) -> AlarmModel:
     """See `pump_ml.machines.kinds.Kind`."""
-    return fit_alarm(prepared, policy.alarm, seed=seed, watch=watch)
+    return fit_alarm(prepared, policy.alarm, limits, seed=seed, watch=watch)
 
 
-def fit_alarm(prepared: Prepared, policy: Alarm, *, seed: int, watch: Watch | None = None) -> AlarmModel:
+def fit_alarm(
+    prepared: Prepared, policy: Alarm, limits: Mapping[str, float], *, seed: int, watch: Watch | None = None
+) -> AlarmModel:
     """Learn one machine's alarm and judge it on its latest readings.
 
     What went before the test part is divided into blocks of time. Each is answered once by trees that learnt from the
-    others; these answers say how many trees there should be and which threshold costs least.
+    others; these answers say which threshold costs least.
 
     Args:
         prepared: the machine's readings.
         policy: labels, costs, and how long it learns.
+        limits: by sensor, the value at which the controller stops the machine.
         seed: of the trees.
         watch: called with each block.
 
@@ -132,32 +144,38 @@ def fit_alarm(prepared: Prepared, policy: Alarm, *, seed: int, watch: Watch | No
         NoFailuresError: too few trips to learn from and to hold out.
         DataError: the test part has no row.
     """
-    rows = observe(prepared, policy)
+    moments = observe(prepared, policy.every_s)
+    fell = prepared.seconds[trips(prepared, policy)]
     lead = 60.0 * policy.lead_min
-    cut = rows.at[int((1.0 - policy.test) * len(rows.at))] if len(rows.at) else 0.0
-    known, test = rows.between(-np.inf, cut), rows.between(cut + lead, np.inf)
-    if len(known.trips_at) < policy.least_trips:
+    cut = moments.at[int((1.0 - policy.test) * len(moments.at))] if len(moments.at) else 0.0
+    before = int((fell < cut).sum())
+    if before < policy.least_trips:
         raise NoFailuresError(
-            f"no failures to learn from: {len(known.trips_at)} trips before the test part, expected "
-            f"{policy.least_trips} or more; choose a longer period. No model was made"
+            f"no failures to learn from: {before} trips before the test part, expected {policy.least_trips} or more; "
+            "choose a longer period. No model was made"
         )
+    following = np.append(fell, np.inf)[np.searchsorted(fell, moments.at, side="right")] - moments.at
+    healthy = (moments.at < cut) & (following > HEALTHY_S)
+    if not healthy.any():
+        raise DataError(
+            f"the machine trips within {HEALTHY_S / 3600:g} hours of each of its {len(moments.at)} moments at work; "
+            "expected some without a trip near, to learn what is usual"
+        )
+    usual = Usual.fit(moments, healthy, limits)
+    rows = Rows(moments.at, moments.run, *usual.features(moments), fell)
+    known, test = rows.between(-np.inf, cut), rows.between(cut + lead, np.inf)
     if not len(test.at):
         raise DataError(
             f"the test part has no row: the machine works in {len(rows.at)} rows of {policy.every_s:g} s; expected a "
             "longer period"
         )
     held_out = np.full(len(known.at), np.nan)
-    most: list[int] = []
     for number, (begin, end) in enumerate(_blocks(known, policy.folds)):
         inside = (known.at >= begin) & (known.at < end)
-        # What is near a block in time is in neither: a trip's course must not be on both sides.
-        learn = (known.at < begin - lead) | (known.at >= end + lead)
-        labels = known.label(lead)
-        if not labels[learn].any() or not inside.any():
+        learn = (known.at < begin - APART_S) | (known.at >= end + APART_S)
+        if not known.label(lead)[learn].any() or not inside.any():
             continue
-        booster = _learn(known, learn, inside, policy, seed)
-        most.append(booster.best_iteration + 1)
-        held_out[inside] = answers(booster, known.features[inside], rows.names)
+        held_out[inside] = answers(_learn(known, learn, policy, seed), known.features[inside], rows.names)
         if watch is not None:
             watch(number, {"progress": (number + 1) / (policy.folds + 1)})
     answered = np.isfinite(held_out)
@@ -167,61 +185,13 @@ def fit_alarm(prepared: Prepared, policy: Alarm, *, seed: int, watch: Watch | No
             "can be held out; choose a longer period. No model was made"
         )
     threshold = _threshold(known.where(answered), held_out[answered], policy)
-    everything = np.ones(len(known.at), dtype=np.bool_)
-    booster = _learn(known, everything, None, policy, seed, rounds=int(np.median(most)))
+    booster = _learn(known, np.ones(len(known.at), dtype=np.bool_), policy, seed)
     if watch is not None:
         watch(policy.folds, {"progress": 1.0})
     metrics = judge(test, answers(booster, test.features, rows.names), threshold, policy)
-    before = judge(known.where(answered), held_out[answered], threshold, policy)
-    metrics |= {f"held_out_{name}": before[name] for name in ("auc", "pr_auc", "f1", "trips", "trips_caught")}
-    return AlarmModel(booster, prepared.sensors, threshold, policy, metrics)
-
-
-def observe(prepared: Prepared, policy: Alarm) -> Rows:
-    """What the trees see of each moment: nothing of what comes later, nor of before the machine was started.
-
-    Of each sensor its mean over the last minute, what that is above the means of five and of thirty minutes, and the
-    scatter within five minutes; and how long the machine has been running.
-    """
-    at, works = prepared.seconds, operating(prepared)
-    begins = np.concatenate([[True], (np.diff(prepared.stretch) != 0) | (works[1:] != works[:-1])])
-    run = np.cumsum(begins) - 1
-    first = np.flatnonzero(begins)[run]
-    # The first reading of each interval of `every_s` in a run.
-    slot = np.floor((at - at[first]) / policy.every_s)
-    chosen = np.flatnonzero(works & np.concatenate([[True], (np.diff(slot) != 0) | begins[1:]]))
-    names, columns = [], []
-    for place, sensor in enumerate(prepared.sensors):
-        if sensor == RUNNING:
-            continue
-        means, scatter = _means(prepared.values[:, place], at, first, chosen)
-        minute, five, thirty = means
-        columns += [minute, minute - five, minute - thirty, scatter]
-        names += [f"{sensor}_mean_1min", f"{sensor}_less_5min", f"{sensor}_less_30min", f"{sensor}_scatter_5min"]
-    columns.append((at[chosen] - at[first[chosen]]) / 60.0)
-    names.append("minutes_since_start")
-    fell = trips(prepared, policy)
-    return Rows(at[chosen], run[chosen], np.column_stack(columns).astype(np.float32), tuple(names), at[fell])
-
-
-def _means(values: Array, at: Array, first: NDArray[np.int64], chosen: NDArray[np.int64]) -> tuple[list[Array], Array]:
-    """Means over the last `SPANS_S` up to each chosen row within its run, and the scatter over the middle one."""
-    known = np.isfinite(values)
-    level = float(np.median(values[known])) if known.any() else 0.0
-    each = np.where(known, values - level, 0.0)  # sums of small numbers keep their digits
-    sums, squares, counts = (np.concatenate([[0.0], np.cumsum(x)]) for x in (each, np.square(each), known))
-    means = []
-    scatter = np.empty(0)
-    for span in SPANS_S:
-        begin = np.maximum(np.searchsorted(at, at[chosen] - span, side="right"), first[chosen])
-        count = counts[chosen + 1] - counts[begin]
-        with np.errstate(invalid="ignore", divide="ignore"):  # nothing known: NaN
-            mean = (sums[chosen + 1] - sums[begin]) / count
-            if span == SPANS_S[1]:
-                square = (squares[chosen + 1] - squares[begin]) / count
-                scatter = np.sqrt(np.maximum(square - np.square(mean), 0.0))
-        means.append(mean + level)
-    return means, scatter
+    held = judge(known.where(answered), held_out[answered], threshold, policy)
+    metrics |= {f"held_out_{name}": held[name] for name in ("auc", "pr_auc", "f1", "trips", "trips_caught")}
+    return AlarmModel(booster, usual, prepared.sensors, threshold, policy, metrics)
 
 
 def _blocks(rows: Rows, number: int) -> list[tuple[float, float]]:
@@ -231,64 +201,54 @@ def _blocks(rows: Rows, number: int) -> list[tuple[float, float]]:
     return list(zip([-np.inf, *between], [*between, np.inf], strict=True))
 
 
-def _learn(
-    rows: Rows,
-    learn: NDArray[np.bool_],
-    stop: NDArray[np.bool_] | None,
-    policy: Alarm,
-    seed: int,
-    rounds: int | None = None,
-) -> xgboost.Booster:
-    """Trees on some rows; as many as others say, or a given number. Trips weigh as much as all the rest."""
-    labels = rows.label(60.0 * policy.lead_min)
-    names = list(rows.names)
-    inside = xgboost.DMatrix(rows.features[learn], labels[learn], feature_names=names)
-    positive = max(int(labels[learn].sum()), 1)
-    weight = policy.positive_weight * (learn.sum() - positive) / positive
+def _learn(rows: Rows, learn: NDArray[np.bool_], policy: Alarm, seed: int) -> xgboost.Booster:
+    """Trees on some rows. All rows before a trip together weigh `positive_weight` times as much as all others."""
+    labels = rows.label(60.0 * policy.lead_min)[learn]
+    positive = int(labels.sum())
     return xgboost.train(
         {
             "objective": "binary:logistic",
-            "eval_metric": "logloss",
             "max_depth": policy.depth,
             "eta": policy.rate,
-            "subsample": 0.7,
-            "colsample_bytree": 0.5,
-            "min_child_weight": 5.0,
-            "scale_pos_weight": weight,
+            "subsample": 0.6,
+            "colsample_bynode": 0.3,
+            "min_child_weight": 20.0,
+            "lambda": 5.0,
+            "scale_pos_weight": policy.positive_weight * (len(labels) - positive) / positive,
             "tree_method": "hist",
             "nthread": 2,
             "seed": seed,
         },
-        inside,
-        num_boost_round=rounds or policy.rounds,
-        evals=[]
-        if stop is None
-        else [(xgboost.DMatrix(rows.features[stop], labels[stop], feature_names=names), "held")],
-        early_stopping_rounds=None if stop is None else policy.patience,
-        verbose_eval=False,
+        xgboost.DMatrix(rows.features[learn], labels, feature_names=list(rows.names)),
+        num_boost_round=policy.rounds,
     )
 
 
 def answers(booster: xgboost.Booster, features: NDArray[np.float32], names: Sequence[str]) -> Array:
-    """Probabilities of a trip within the lead, ``(n,)``, by the trees up to the best round where one was found."""
-    best = booster.attr("best_iteration")
-    trees = (0, int(best) + 1) if best is not None else (0, 0)
-    found = booster.predict(xgboost.DMatrix(features, feature_names=list(names)), iteration_range=trees)
-    return np.asarray(found, dtype=np.float64)
+    """Probabilities of a trip within the lead, ``(n,)``."""
+    return np.asarray(booster.predict(xgboost.DMatrix(features, feature_names=list(names))), dtype=np.float64)
 
 
 def _threshold(rows: Rows, probability: Array, policy: Alarm) -> float:
-    """The threshold of the least cost, missed trips against false alarms; of equal ones the one of the best F1."""
-    labels = rows.label(60.0 * policy.lead_min)
-    quantiles = 1.0 - np.geomspace(0.5, 0.5 / THRESHOLDS**1.5, THRESHOLDS)
-    best, cost = 0.5, (np.inf, np.inf)
-    for threshold in np.unique(np.quantile(probability, quantiles)):
-        found = _caught(rows, probability, float(threshold), policy)
+    """The threshold of the least cost, missed trips against false alarms; of equal ones the one of the best F1.
+
+    Only those are tried that keep to the most false alarms a month, and the highest where none does.
+    """
+    labels, months = rows.label(60.0 * policy.lead_min), _months(rows)
+    quantiles = 1.0 - np.geomspace(0.3, 0.3 / 300.0, THRESHOLDS)
+    tried = np.unique(np.quantile(probability, quantiles))
+    best, least = float(tried[-1]), (np.inf, np.inf)
+    for threshold in tried.tolist():
+        found = _caught(rows, probability, threshold, policy)
         spent = policy.missed_trip * (found.trips - found.caught) + policy.false_alarm * found.false
         score = float(f1_score(labels, probability >= threshold, zero_division=0.0))
-        if (spent, -score) < cost:
-            best, cost = float(threshold), (spent, -score)
+        if found.false <= policy.most_false_a_month * months and (spent, -score) < least:
+            best, least = threshold, (spent, -score)
     return best
+
+
+def _months(rows: Rows) -> float:
+    return float((rows.at[-1] - rows.at[0]) / MONTH_S)
 
 
 def _caught(rows: Rows, probability: Array, threshold: float, policy: Alarm) -> Caught:
@@ -307,7 +267,7 @@ def judge(rows: Rows, probability: Array, threshold: float, policy: Alarm) -> di
     both = labels.any() and not labels.all()
     answered = probability >= threshold
     found = _caught(rows, probability, threshold, policy)
-    months = (rows.at[-1] - rows.at[0]) / MONTH_S
+    months = _months(rows)
     error = probability - labels
     return {
         "mae": float(np.abs(error).mean()),

@@ -18,6 +18,7 @@ from pump_ml.machines.policy import Alarm, Forecast, Preparation
 from pump_ml.machines.preparation import Prepared, prepare
 from pump_ml.machines.sequences import unbroken
 from pump_ml.machines.trips import operating
+from pump_ml.machines.usual import Usual, observe
 from pump_ml.schema import TIME
 
 Array = NDArray[np.float64]
@@ -88,8 +89,8 @@ class Forecaster(Answerer):
         starts = unbroken(prepared.stretch, usable, self.policy.sequence_length, 0)
         if not len(starts):
             raise DataError(
-                f"machine {self.machine}: no {self.policy.sequence_length} readings in a row are whole and of a machine "
-                f"at work, among {len(readings)}; expected so many without a gap of {self.preparation.gap_s:g} s"
+                f"machine {self.machine}: no {self.policy.sequence_length} readings in a row are whole and "
+                f"of a machine at work, among {len(readings)}; expected so many without a gap of {self.preparation.gap_s:g} s"
             )
         window = self.table(prepared)[starts[-1] : starts[-1] + self.policy.sequence_length]
         last = starts[-1] + self.policy.sequence_length - 1
@@ -112,25 +113,21 @@ class Warner(Answerer):
 
         self.threshold: float = content["threshold"]
         self.policy = Alarm.model_validate(content["alarm"])
+        self.usual = Usual.from_json(content["usual"])
         self.booster = xgboost.Booster(model_file=bytearray(booster))
-
-    def answer(self, features: NDArray[np.float32], names: tuple[str, ...]) -> Array:
-        """Probabilities that the machine trips within the lead, ``(n,)``."""
-        from pump_ml.machines.alarm import answers
-
-        return answers(self.booster, features, names)
 
     def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
         """``time, trip_probability, alarm``; see `Answerer.predict`."""
-        from pump_ml.machines.alarm import observe
+        from pump_ml.machines.alarm import answers
 
-        rows = observe(self.prepare(readings), self.policy)
-        if not len(rows.at):
+        moments = observe(self.prepare(readings), self.policy.every_s)
+        if not len(moments.at):
             raise DataError(f"machine {self.machine}: it does not work in any of the {len(readings)} readings")
-        probability = self.answer(rows.features[-1:], rows.names)
+        features, names = self.usual.features(moments)
+        probability = answers(self.booster, features[-1:], names)
         return pd.DataFrame(
             {
-                TIME: pd.to_datetime(rows.at[-1:], unit="s", utc=True),
+                TIME: pd.to_datetime(moments.at[-1:], unit="s", utc=True),
                 "trip_probability": probability,
                 "alarm": probability >= self.threshold,
             }

@@ -97,8 +97,11 @@ class ForecastModel:
         }
 
 
-def learn(prepared: Prepared, policy: Policy, *, seed: int, watch: Watch | None = None) -> ForecastModel:
+def learn(
+    prepared: Prepared, policy: Policy, limits: Mapping[str, float], *, seed: int, watch: Watch | None = None
+) -> ForecastModel:
     """See `pump_ml.machines.kinds.Kind`."""
+    del limits  # the score knows none
     return fit_forecast(prepared, policy.forecast, policy.health, seed=seed, watch=watch)
 
 
@@ -144,6 +147,7 @@ def fit_forecast(
         policy,
         watch,
     )
+    last = last.astype(np.float64)
     found = last[thinned.test] + spread * _answers(network, windows, thinned.test)
     ridge = _ridge(windows, thinned, change["train"])
     metrics = _judge(asked[thinned.test], found, last[thinned.test], last[thinned.test] + ridge)
@@ -311,4 +315,5 @@ def _spaced(starts: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """At most so many of them, evenly spaced."""
     if len(starts) <= most:
         return starts
-    return starts[np.linspace(0, len(starts) - 1, most).round().astype(int)]
+    chosen: NDArray[np.int64] = starts[np.linspace(0, len(starts) - 1, most).round().astype(np.int64)]
+    return chosen

@@ -32,6 +32,16 @@ class Learnt(Protocol):
 class Kind(Protocol):
     """Learns one kind of model; `pump_ml.catalog.MACHINE_MODELS` has them."""
 
-    def __call__(self, prepared: Prepared, policy: Policy, *, seed: int, watch: Watch | None = None) -> Learnt:
-        """Learn from a machine's readings and judge it on the latest of them."""
+    def __call__(
+        self, prepared: Prepared, policy: Policy, limits: Mapping[str, float], *, seed: int, watch: Watch | None = None
+    ) -> Learnt:
+        """Learn from a machine's readings and judge it on the latest of them.
+
+        Args:
+            prepared: the readings.
+            policy: how it is done.
+            limits: by sensor, the value at which the controller stops the machine.
+            seed: of all that is random.
+            watch: called with each step.
+        """
         ...

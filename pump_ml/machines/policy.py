@@ -127,12 +127,12 @@ class Alarm(_Frozen):
         least_trips: fewer before the test part are no failures to learn from.
         positive_weight: of all rows before a trip together, over that of all others.
         every_s: seconds between two answers.
-        rounds: most trees.
+        rounds: trees.
         depth: of a tree.
         rate: learning rate.
-        patience: rounds without a better validation loss before it stops.
         missed_trip: cost of a trip without an alarm before it.
         false_alarm: cost of an alarm without a trip after it.
+        most_false_a_month: false alarms on held-out rows that a threshold may give, in 30 days.
         on_for_s: so long the probability has to be above the threshold before an alarm begins.
         off_below: share of the threshold below which it ends.
     """
@@ -141,17 +141,17 @@ class Alarm(_Frozen):
     fall: Share = 0.7
     least_rpm: float = Field(100.0, ge=0)
     test: Share = 0.2
-    folds: int = Field(4, ge=2)
+    folds: int = Field(6, ge=2)
     least_trips: int = Field(2, ge=2)
     positive_weight: float = Field(0.1, gt=0)
     every_s: float = Field(30.0, gt=0)
-    rounds: int = Field(300, ge=1)
-    depth: int = Field(4, ge=1, le=12)
-    rate: float = Field(0.08, gt=0, le=1)
-    patience: int = Field(30, ge=1)
+    rounds: int = Field(150, ge=1)
+    depth: int = Field(3, ge=1, le=12)
+    rate: float = Field(0.05, gt=0, le=1)
     missed_trip: float = Field(10.0, gt=0)
     false_alarm: float = Field(1.0, gt=0)
-    on_for_s: float = Field(90.0, ge=0)
+    most_false_a_month: float = Field(3.0, ge=0)
+    on_for_s: float = Field(180.0, ge=0)
     off_below: float = Field(0.5, gt=0, le=1)
 
 

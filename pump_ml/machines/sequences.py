@@ -61,4 +61,5 @@ def unbroken(
     bad = np.concatenate([[0], np.cumsum(~usable)])
     first = np.arange(len(stretch) - span + 1)
     whole = (stretch[first] == stretch[first + span - 1]) & (bad[first + span] == bad[first])
-    return first[whole]
+    begins: NDArray[np.int64] = first[whole]
+    return begins
