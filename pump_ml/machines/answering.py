@@ -90,7 +90,8 @@ class Forecaster(Answerer):
         if not len(starts):
             raise DataError(
                 f"machine {self.machine}: no {self.policy.sequence_length} readings in a row are whole and "
-                f"of a machine at work, among {len(readings)}; expected so many without a gap of {self.preparation.gap_s:g} s"
+                f"of a machine at work, among {len(readings)}; expected so many without a gap of "
+                f"{self.preparation.gap_s:g} s"
             )
         window = self.table(prepared)[starts[-1] : starts[-1] + self.policy.sequence_length]
         last = starts[-1] + self.policy.sequence_length - 1

@@ -147,10 +147,10 @@ def fit_forecast(
         policy,
         watch,
     )
-    last = last.astype(np.float64)
-    found = last[thinned.test] + spread * _answers(network, windows, thinned.test)
-    ridge = _ridge(windows, thinned, change["train"])
-    metrics = _judge(asked[thinned.test], found, last[thinned.test], last[thinned.test] + ridge)
+    now = last[thinned.test].astype(np.float64)
+    found = now + spread * _answers(network, windows, thinned.test)
+    ridge = now + _ridge(windows, thinned, change["train"])
+    metrics = _judge(asked[thinned.test].astype(np.float64), found, now, ridge)
     return ForecastModel(network, scaler, health, prepared.sensors, spread, policy, metrics)
 
 
@@ -292,7 +292,6 @@ def _ridge(windows: NDArray[np.float32], parts: Parts, change: NDArray[np.float3
 
 def _judge(true: Array, found: Array, persistence: Array, ridge: Array) -> dict[str, float]:
     """Errors in units of the score; a skill is ``1 - MSE / MSE of the reference`` (Murphy 1988)."""
-    true = true.astype(np.float64)
 
     def mse(answer: Array) -> float:
         return float(np.square(answer - true).mean())
