@@ -8,10 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from pump_ml import catalog, steps
-from pump_ml.errors import ConfigurationError
+from pump_ml.errors import ConfigurationError, UnknownNameError
 from pump_ml.settings import Settings
 
-Source = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.SOURCES)}.")]
+SOURCES = ("simulated", "files")
+"""Sources of whole fleets. Telemetry of machines in a SQL table has sensors that not every machine has, and gaps: rows
+that a fleet's suite would refuse. It is read for a machine at a time."""
+Source = Annotated[str, typer.Option(help=f"One of {', '.join(SOURCES)}.")]
 Dataset = Annotated[str, typer.Option(help="Simulated. v2: samples at separated severity levels. v3: whole lives.")]
 Pumps = Annotated[int | None, typer.Option(help="Simulated pumps; unset, 560 in v2 and 140 in v3.")]
 Samples = Annotated[int | None, typer.Option(help="v2: simulated one-hour samples a pump; unset, 12.")]
@@ -67,6 +70,8 @@ def simulated_options(
 def check_source(source: str, simulated: dict[str, Any], mapping: str | None, path: str | None) -> None:
     """Raise ConfigurationError for options that cannot be meant, before anything is started for them."""
     Settings.load()
+    if source not in SOURCES:
+        raise UnknownNameError("source of a fleet", source, SOURCES)
     if source == "simulated":
         if mapping or path:
             raise ConfigurationError("--mapping and --path describe files; say --source files with them")

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from conftest import whole_rows, windows_of
 from made_up import MADE_UP
+from sqlalchemy import create_engine
 
 from pump_ml import catalog, hyper, tuning
 from pump_ml.errors import DataError
@@ -25,7 +27,8 @@ from pump_ml.models.onnx_export import export
 from pump_ml.problems import Problem, load_problem
 from pump_ml.schema import KEYS, Sensor, Telemetry, Waveforms
 from pump_ml.settings import Settings
-from pump_ml.sources import Source
+from pump_ml.sources import Source, telemetry_table
+from pump_ml.twin import sets
 from pump_ml.twin.datasets import LABELS
 from pump_ml.windows import Windows
 
@@ -65,7 +68,17 @@ def _files(folder: Path) -> dict[str, Any]:
     return {"mapping": folder / "mapping.yaml", "path": folder / "a.csv"}
 
 
-OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {"simulated": _simulated, "files": _files}
+def _sql(folder: Path) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    url = f"sqlite:///{folder / 'telemetry.db'}"
+    engine = create_engine(url)
+    telemetry_table.create(engine)
+    for machine in sets.fleet(3, 3):
+        telemetry_table.append(engine, sets.simulate(machine, datetime(2026, 1, 1, tzinfo=UTC), 0.1, 3))
+    return {"machines": ["MP-003", "MP-001"], "url": url}
+
+
+OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {"simulated": _simulated, "files": _files, "sql": _sql}
 
 
 @pytest.mark.parametrize("name", catalog.SOURCES)

@@ -18,6 +18,7 @@ def test_unset_everything_lies_under_var_of_the_working_directory(
     var = tmp_path / "var"
     assert str(settings.data) == str(var / "data")
     assert settings.ledger == f"sqlite:///{var / 'ledger.db'}"
+    assert settings.telemetry == f"sqlite:///{var / 'telemetry.db'}"
     assert settings.tracking == f"sqlite:///{var / 'mlflow.db'}"
     assert settings.mlflow_artifacts == (var / "mlartifacts").as_uri()
     assert settings.suites == CHECKOUT / "expectations"
@@ -28,6 +29,7 @@ def test_a_deployment_names_its_services_in_the_environment(monkeypatch: pytest.
     for name, value in {
         "PUMP_ML_DATA_ROOT": "memory://pump-data",
         "PUMP_ML_LEDGER_URL": "postgresql+psycopg2://u@db/ledger",
+        "PUMP_ML_TELEMETRY_URL": "postgresql+psycopg2://u@historian/plant",
         "MLFLOW_TRACKING_URI": "http://mlflow:5000",
         "PUMP_ML_EXPECTATIONS": "/etc/suites",
     }.items():
@@ -35,6 +37,7 @@ def test_a_deployment_names_its_services_in_the_environment(monkeypatch: pytest.
     settings = Settings.load()
     assert str(settings.data / "raw") == "memory://pump-data/raw"
     assert settings.ledger == "postgresql+psycopg2://u@db/ledger"
+    assert settings.telemetry == "postgresql+psycopg2://u@historian/plant"
     assert settings.tracking == "http://mlflow:5000"
     assert settings.mlflow_artifacts is None
     assert settings.suites == Path("/etc/suites")

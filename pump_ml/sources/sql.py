@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import sqlalchemy
-from sqlalchemy import ColumnClause, Connection, TableClause, and_, distinct, func, inspect, select, table, text
+from numpy.typing import NDArray
+from sqlalchemy import ColumnClause, Connection, TableClause, and_, func, inspect, select, table, text
 from sqlalchemy import types as sql_types
 
 from pump_ml.connections import connect, shown
@@ -30,7 +31,7 @@ from pump_ml.sources.tables import MISSING, timestamps
 logger = logging.getLogger(__name__)
 
 VARIABLE = "PUMP_ML_TELEMETRY_URL"
-ZONES = timedelta(days=2)
+ZONES = timedelta(hours=15)
 """Text in ISO 8601 sorts by its local time, which is less than this from UTC; the exact bound is applied after."""
 
 
@@ -124,9 +125,7 @@ class SqlSource:
         )
         lost: dict[str, int] = {}
         result = found.connection.execution_options(yield_per=self.chunk).execute(rows)
-        parts = [
-            self._typed(list(chunk), list(places), inventory.machine, lost) for chunk in result.partitions(self.chunk)
-        ]
+        parts = [self._typed(chunk, list(places), inventory.machine, lost) for chunk in result.partitions(self.chunk)]
         whole = pd.concat(parts, ignore_index=True) if parts else self._typed([], list(places), inventory.machine, lost)
         _warn(inventory.machine, len(whole), lost)
         if start is not None:
@@ -142,11 +141,12 @@ class SqlSource:
         # Text with other offsets was sorted by its local time; the sort is stable, so equal times keep their order.
         return whole.sort_values(TIME, kind="stable", na_position="last", ignore_index=True)
 
-    def _typed(self, rows: list[Any], names: list[str], machine: str, lost: dict[str, int]) -> pd.DataFrame:
+    def _typed(self, rows: Sequence[Any], names: list[str], machine: str, lost: dict[str, int]) -> pd.DataFrame:
         """One chunk as readings; `lost` counts the cells that say nothing."""
-        raw = pd.DataFrame.from_records(rows, columns=[TIME, *names])
-        times = timestamps(raw[TIME], self.plant.time, f"{self.plant.table}, machine {machine!r}")
-        if unread := int((times.isna() & raw[TIME].notna()).sum()):
+        cells = list(zip(*rows, strict=True)) or [()] * (len(names) + 1)
+        raw = pd.Series(cells[0], dtype=None if rows else "datetime64[us, UTC]")
+        times = timestamps(raw, self.plant.time, f"{self.plant.table}, machine {machine!r}, time")
+        if unread := int((times.isna() & raw.notna()).sum()):
             lost[self.plant.time.column] = lost.get(self.plant.time.column, 0) + unread
         columns: dict[str, Any] = {
             ASSET: pd.Series(machine, index=raw.index, dtype="str"),
@@ -154,16 +154,25 @@ class SqlSource:
             TIME: times,
             COMMISSIONING: np.zeros(len(raw), dtype=bool),
         }
-        for name in self.plant.sensors:
-            if name not in raw:
-                columns[name] = np.full(len(raw), np.nan)
-                continue
-            numbers = pd.to_numeric(raw[name], errors="coerce").astype("float64")
-            bad = raw.loc[numbers.isna() & raw[name].notna(), name].astype("str").str.strip()
-            if count := int((~bad.isin(MISSING)).sum()):
-                lost[name] = lost.get(name, 0) + count
-            columns[name] = numbers
+        columns |= dict.fromkeys(self.plant.sensors, np.full(len(raw), np.nan))
+        for name, values in zip(names, cells[1:], strict=True):
+            columns[name], bad = _numbers(values)
+            if bad:
+                lost[name] = lost.get(name, 0) + bad
         return pd.DataFrame(columns)
+
+
+def _numbers(cells: Sequence[Any]) -> tuple[NDArray[np.float64], int]:
+    """Cells as float64, and how many of them say something that is not a number."""
+    numbers: NDArray[np.float64]
+    try:
+        numbers = np.array(cells, dtype=np.float64)  # also of None, whole numbers, decimals and truth values
+    except (TypeError, ValueError):
+        given = pd.Series(cells, dtype=object)
+        numbers = pd.to_numeric(given, errors="coerce").to_numpy(dtype=np.float64)
+        bad = given[np.isnan(numbers) & given.notna()].astype("str").str.strip()
+        return numbers, int((~bad.isin(MISSING)).sum())
+    return numbers, 0
 
 
 def machines(url: str | None = None, mapping: str | Path = "processed_data") -> list[str]:
@@ -302,7 +311,7 @@ def column(name: str) -> ColumnClause[Any]:
 
 def _names(found: _Found, plant: Plant) -> list[str]:
     machine = column(plant.machine)
-    query = select(distinct(machine)).select_from(found.table).where(machine.is_not(None))
+    query = select(machine).distinct().select_from(found.table).where(machine.is_not(None))
     return sorted(map(str, found.connection.execute(query).scalars()), key=natural)
 
 
@@ -315,7 +324,8 @@ def _bounds(found: _Found, plant: Plant, start: datetime | None, end: datetime |
         bound: Any = side
         if kind != "zoned":
             bound = (side.astimezone(UTC) + sign * ZONES).replace(tzinfo=None)
-            bound = bound if kind == "local" else f"{bound:%Y-%m-%d}"
+        if kind == "text":
+            bound = f"{bound + timedelta(days=max(sign, 0)):%Y-%m-%d}"
         yield time >= bound if sign < 0 else time < bound
 
 

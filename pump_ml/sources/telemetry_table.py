@@ -131,6 +131,10 @@ def _copy(cursor: Any, frame: pd.DataFrame, engine: Engine) -> None:
 def _csv(frame: pd.DataFrame, *, header: bool) -> bytes:
     """Lines of cells; an empty one is missing."""
     written = io.BytesIO()
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    csv.write_csv(table, written, csv.WriteOptions(include_header=header))
+    zoned = pa.timestamp("us", "UTC")
+    columns = {
+        name: pa.array(_naive(frame[name]), zoned) if name == "timestamp" else pa.array(frame[name], from_pandas=True)
+        for name in frame
+    }
+    csv.write_csv(pa.table(columns), written, csv.WriteOptions(include_header=header))
     return written.getvalue()

@@ -205,8 +205,9 @@ def _outcome(
     machine: MotorPumpSet, drawn: Disturbance, seconds: Array, healthy: dict[str, Array]
 ) -> Disturbance | None:
     """The disturbance with the time of its trip; None for a near miss that would trip, and a trip that would not."""
-    if drawn.cause == "sudden":
-        return drawn
+    if drawn.trip_s is not None:  # sudden: in the row after
+        row = min(int(np.searchsorted(seconds, drawn.trip_s)), len(seconds) - 1)
+        return replace(drawn, trip_s=float(seconds[row]))
     rows = slice(*np.searchsorted(seconds, [drawn.onset_s, drawn.turns_s if not drawn.near_miss else drawn.over_s]))
     part = {name: value[rows] for name, value in healthy.items()}
     strained = part | _strained(machine, drawn, seconds[rows], part)
