@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pump_ml.errors import ConfigurationError
-from pump_ml.twin import sets
+from pump_ml.twin import set_physics, sets
 from pump_ml.twin.set_events import CAUSES, STANDS_MIN, Disturbance, draw
 from pump_ml.twin.set_readings import CLEAN, COLUMNS, DIRTY, SPIKE, Dirt
 
@@ -121,11 +121,11 @@ def test_a_trip_comes_when_what_grew_reaches_the_protections_threshold() -> None
             row = int(np.searchsorted(at, each.trip_s - 1e-3))
             last = frame.iloc[row - 3 : row].mean(numeric_only=True)
             near = {
-                "oil": last["Oil_P"] < sets.OIL_LOW_BAR + 0.5,
-                "cooling": last["Oil_T" if pump.drive == "electric" else "Cool_T"] > sets.HOT_C - 4.0,
-                "suction": last[suction] < sets.PRIME_BAR + 0.08,
+                "oil": last["Oil_P"] < set_physics.OIL_LOW_BAR + 0.5,
+                "cooling": last["Oil_T" if pump.drive == "electric" else "Cool_T"] > set_physics.HOT_C - 4.0,
+                "suction": last[suction] < set_physics.PRIME_BAR + 0.08,
                 "fuel": frame["Eng_RPM"].iloc[row - 12 : row].diff().std() > 0.01 * pump.rated_rpm,  # it hunts
-                "charging": last["Bat_V"] < sets.BATTERY_V + 0.7,
+                "charging": last["Bat_V"] < set_physics.BATTERY_V + 0.7,
             }
             assert near[each.cause], each
             assert 0.5 < (each.trip_s - each.onset_s) / each.grows_s < 1.4
@@ -175,7 +175,7 @@ def test_how_often_what_happens_is_as_the_docstring_says() -> None:
 
 def test_the_sensors_follow_the_physics(frame: pd.DataFrame, machine: sets.MotorPumpSet) -> None:
     discharge, suction = ("FlexAnalogue4_1", "FlexAnalogue4_2") if machine.flexible else ("Recalque", "Succao")
-    head = (frame[discharge] - frame[suction]) * sets.BAR_M
+    head = (frame[discharge] - frame[suction]) * set_physics.BAR_M
     np.testing.assert_allclose(frame["Hydraulic_Head"], head, atol=0.006)
     steady = frame[(frame["running"] == 1.0) & (frame["minutes_running"] > 60)]
     assert steady[suction].between(-0.6, 0.25).mean() > 0.999
