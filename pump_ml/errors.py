@@ -7,7 +7,8 @@
     ├── DataError               the data cannot be used as they are
     │   ├── SourceError         a source cannot be read: missing, empty, a wrong delimiter, a missing column
     │   ├── ContractError       the readings break the contract of their suite: nothing was trained
-    │   └── SnapshotError       a stored snapshot is missing, incomplete or altered
+    │   ├── SnapshotError       a stored snapshot is missing, incomplete or altered
+    │   └── ModelFileError      a model's file is missing, altered, or not one that may be read
     ├── LeakError               an answer would reach a model: a label among the features, an asset in two splits
     ├── GateError               the data do not carry a target: the baseline does not beat the naive predictor
     ├── StorageFullError        a disk, a database or a bucket takes nothing more
@@ -90,6 +91,10 @@ class StreamError(PumpMLError):
 
 class SnapshotError(DataError):
     """A stored snapshot is missing, incomplete or altered."""
+
+
+class ModelFileError(DataError):
+    """A model's file is missing, altered, or not one that may be read."""
 
 
 class LeakError(PumpMLError):

@@ -104,6 +104,11 @@ def read_table(path: UPath) -> pa.Table:
         ) from error
 
 
+def write_bytes(path: UPath, content: bytes, *, once: bool) -> None:
+    """Write a whole file; with `once` what was written first stays, else a reader meets the former or the new one."""
+    _write(path, content, once=once)
+
+
 def write_once(path: UPath, content: Any) -> None:
     """Write JSON, unless the file is there already: what was written first stays, however many write at once."""
     _write(path, _json(content), once=True)

@@ -1,7 +1,7 @@
-"""The ledger: what was decided about champions, in SQL, append-only; and the lock of all who share it.
+"""The ledger: decisions about champions, machines' models, in SQL, append-only; and the lock of all who share it.
 
-The only module that knows SQL, beside the telemetry's (`pump_ml.sources.sql`). A database that cannot be reached, or a
-connection that is lost, is SQLAlchemy's OperationalError, which is worth a retry.
+The only module that knows SQL, beside `pump_ml.machines.records` and the telemetry's (`pump_ml.sources.sql`). A database
+that cannot be reached, or a connection that is lost, is SQLAlchemy's OperationalError, which is worth a retry.
 """
 
 import fcntl
@@ -18,7 +18,20 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import JSON, Boolean, DateTime, Engine, Integer, String, create_engine, make_url, select, text
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    DateTime,
+    Engine,
+    Index,
+    Integer,
+    String,
+    Text,
+    create_engine,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -49,6 +62,33 @@ class Promotion(Base):
     champion_before: Mapped[str | None] = mapped_column(String(50))
     champion_after: Mapped[str | None] = mapped_column(String(50))
     decision: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class MachineModel(Base):
+    """A model of one machine, of which the files and the registry's version are there too; see `pump_ml.machines`."""
+
+    __tablename__ = "models"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    machine_name: Mapped[str] = mapped_column(String(200))
+    model_type: Mapped[str] = mapped_column(String(20))
+    bucket_address: Mapped[str] = mapped_column(Text)
+    """Of the main file: the weights, or the pickle where there are none."""
+    data_start_date: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    data_end_date: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of the main file."""
+    mlflow_run: Mapped[str] = mapped_column(String(50))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    run_key: Mapped[str] = mapped_column(String(400), unique=True)
+    files: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """Role -> key and SHA-256 of each file."""
+    model_version: Mapped[str] = mapped_column(String(50))
+    promoted: Mapped[bool] = mapped_column(Boolean)
+    reason: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (Index("ix_models_newest", "machine_name", "model_type", "created_at"),)
 
 
 def prepare(settings: Settings | None = None) -> None:

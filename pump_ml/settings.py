@@ -36,6 +36,7 @@ class Settings(BaseSettings):
 
     var: Path = Field(Path("var"), description="folder of everything that the embedded default writes")
     data_root: str | None = Field(None, description="raw data, quarantine, snapshots and splits: a folder or s3://…")
+    artifact_root: str | None = Field(None, description="files of the machines' models: a folder or s3://…")
     ledger_url: str | None = Field(None, description="SQLAlchemy address of the ledger")
     telemetry_url: str | None = Field(None, description="SQLAlchemy address of the table of the machines' telemetry")
     tracking_uri: str | None = Field(None, validation_alias="MLFLOW_TRACKING_URI", description="MLflow server or store")
@@ -71,6 +72,11 @@ class Settings(BaseSettings):
         options = BUCKET if self.data_root and self.data_root.startswith("s3://") else {}
         root: UPath = UPath(self.data_root or self.home / "data", **options)
         return root
+
+    @property
+    def artifacts(self) -> str:
+        """Root of the machines' model files: a folder or ``s3://…``; use it through `pump_ml.artifacts`."""
+        return self.artifact_root or str(self.home / "artifacts")
 
     @property
     def docs(self) -> UPath:

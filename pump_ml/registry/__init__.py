@@ -6,6 +6,7 @@ die between any two calls. What must happen once happens under a lock of the led
 
     a run's existence     `open_parent`, `child_run`: the run is made with its key in one call
     a model's version     `register`: the version is made with the tag `CANDIDATE` in one call
+    a machine's model     `keep`: the version is made with its key in one call
     the champion          `crown`: the alias is moved; the ledger's row follows it
 """
 
@@ -21,6 +22,7 @@ from pump_ml.registry.client import (
     named_experiment,
     prepare,
 )
+from pump_ml.registry.machines import Publication, Version, keep, machine_champion, versions
 from pump_ml.registry.orphans import OpenRun, close, finish, kill, open_runs, parents
 from pump_ml.registry.runs import (
     child_run,
@@ -53,6 +55,8 @@ __all__ = [
     "PARENT",
     "SUPERSEDED",
     "OpenRun",
+    "Publication",
+    "Version",
     "champion",
     "changing",
     "child_run",
@@ -62,6 +66,7 @@ __all__ = [
     "experiment",
     "find_run",
     "finish",
+    "keep",
     "kill",
     "load_model",
     "log_dataset",
@@ -69,6 +74,7 @@ __all__ = [
     "log_points",
     "log_predictor",
     "log_values",
+    "machine_champion",
     "named_experiment",
     "open_parent",
     "open_runs",
@@ -79,4 +85,5 @@ __all__ = [
     "registered",
     "signature",
     "trial_run",
+    "versions",
 ]

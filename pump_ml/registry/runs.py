@@ -34,9 +34,9 @@ def open_parent(client: "mlflow.MlflowClient", experiment_id: str, key: str, nam
     with _opening(experiment_id):
         run = find_run(client, experiment_id, key)
         if run is None:
-            run = client.create_run(experiment_id, run_name=name, tags={KEY: key, OPENED: _now(), **tags})
+            run = client.create_run(experiment_id, run_name=name, tags={KEY: key, OPENED: now(), **tags})
         elif run.info.status != FINISHED:
-            client.set_tag(run.info.run_id, OPENED, _now())
+            client.set_tag(run.info.run_id, OPENED, now())
             client.update_run(run.info.run_id, status=RUNNING)
     return str(run.info.run_id)
 
@@ -65,7 +65,7 @@ def child_run(
                 run_id=run.info.run_id if run else None,
                 experiment_id=None if run else experiment_id,
                 run_name=None if run else name,
-                tags={KEY: key, PARENT: parent, OPENED: _now(), **tags},
+                tags={KEY: key, PARENT: parent, OPENED: now(), **tags},
                 log_system_metrics=True,
             )
         yield str(active.info.run_id)
@@ -86,7 +86,7 @@ def trial_run(
 
     Its key is of this try alone, so it is made without a lock, and beside the active run.
     """
-    run = client.create_run(experiment_id, run_name=name, tags={KEY: key, PARENT: parent, OPENED: _now(), **tags})
+    run = client.create_run(experiment_id, run_name=name, tags={KEY: key, PARENT: parent, OPENED: now(), **tags})
     status = "FAILED"
     try:
         yield str(run.info.run_id)
@@ -100,7 +100,8 @@ def _opening(experiment_id: str) -> AbstractContextManager[None]:
     return ledger.lock(f"mlflow/experiment/{experiment_id}")
 
 
-def _now() -> str:
+def now() -> str:
+    """The value of the tag `OPENED`."""
     return f"{time.time():.0f}"
 
 

@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,10 +62,10 @@ def log_predictor(predictor: Predictor, example: pd.DataFrame) -> str:
             name=MODEL,
             python_model=str(PACKAGE / "models" / "pyfunc.py"),
             artifacts={"predictor": str(folder)},
-            code_paths=[str(_code(Path(made)))],
+            code_paths=[str(code(Path(made), CODE))],
             signature=signature(predictor),
             input_example=shown,
-            pip_requirements=[f"{name}=={found}" for name in (*CORE, *family.requires) if (found := _version(name))],
+            pip_requirements=pinned((*CORE, *family.requires)),
             metadata={"family": predictor.family, "problem": predictor.problem.name},
         )
     return str(info.model_uri)
@@ -181,11 +181,11 @@ def crown(client: "mlflow.MlflowClient", name: str, challenger: str) -> None:
     client.set_registered_model_alias(name, CHAMPION, challenger)
 
 
-def _code(folder: Path) -> Path:
-    """A copy of the package with `CODE` alone; where the whole package is installed, the rest is found there."""
+def code(folder: Path, parts: Sequence[str]) -> Path:
+    """A copy of the package with some of its parts; where the whole package is installed, the rest is found there."""
     copy = folder / PACKAGE.name
     copy.mkdir()
-    for name in CODE:
+    for name in parts:
         if (PACKAGE / name).is_dir():
             shutil.copytree(PACKAGE / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
@@ -193,6 +193,11 @@ def _code(folder: Path) -> Path:
     rest = "from pkgutil import extend_path\n\n__path__ = extend_path(__path__, __name__)\n"
     (copy / "__init__.py").write_text(f"{(PACKAGE / '__init__.py').read_text()}\n{rest}")
     return copy
+
+
+def pinned(packages: Sequence[str]) -> list[str]:
+    """Requirements of what is installed of some packages."""
+    return [f"{name}=={found}" for name in packages if (found := _version(name))]
 
 
 def _version(package: str) -> str | None:
