@@ -1,4 +1,4 @@
-"""End the MLflow runs that dead tasks left open, when their DAG run is over and they show no sign of life."""
+"""End the MLflow runs that dead tasks left open; finish machines' models whose publication died half way."""
 
 from datetime import timedelta
 
@@ -32,6 +32,7 @@ def upkeep():
         return steps.reconcile(is_over, quiet_s=60 * params["quiet_minutes"], stale_s=3600 * params["stale_hours"])
 
     reconcile()
+    task(steps.reconcile_machines)(check="nothing")
 
 
 upkeep()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -253,6 +253,25 @@ def benchmark(
     if mlflow:
         benchmarks.log(document, written)
     typer.echo(written)
+
+
+@app.command()
+def reconcile(
+    check: Annotated[
+        Literal["nothing", "presence", "content"],
+        typer.Option(help="What is held against each other afterwards; content reads every file."),
+    ] = "content",
+) -> None:
+    """Finish machines' models whose publication died half way; report files, rows and versions that do not agree.
+
+    Nothing is deleted. The exit code is 1 when something could not be finished, or does not agree.
+
+    Example: pump-ml reconcile --check presence
+    """
+    report = steps.reconcile_machines(check)
+    _show(report)
+    if report["failed"] or not report.get("agree", True):
+        raise typer.Exit(1)
 
 
 @app.command()

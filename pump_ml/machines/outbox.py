@@ -99,9 +99,9 @@ class Place:
         """Of the registered model."""
         return f"machine-{self.slot}"
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Of those who publish this machine's models of this kind."""
-        return ledger.lock(f"machines/{self.slot}", self.settings)
+    def lock(self, wait_s: float = ledger.LOCK_WAIT_S) -> AbstractContextManager[None]:
+        """Of those who publish this machine's models of this kind; see `pump_ml.ledger.lock`."""
+        return ledger.lock(f"machines/{self.slot}", self.settings, wait_s=wait_s)
 
     def waiting(self) -> tuple[Bundle | None, Content | None]:
         """The bundle that waits to be finished, and what lies in the slot."""

@@ -82,7 +82,8 @@ def keep(client: "mlflow.MlflowClient", wanted: Publication, settings: Settings,
         log_parameters(client, run_id, wanted.parameters)
         numbers = {name: value for name, value in wanted.metrics.items() if value is not None and math.isfinite(value)}
         log_points(client, run_id, [(f"test/{name}", value, 0) for name, value in numbers.items()])
-        address = (_logged(client, experiment, run_id) if again else None) or _log(run_id, wanted)
+        logged = _logged(client, experiment, run_id) if again else {}
+        address = f"models:/{logged['READY']}" if "READY" in logged else _log(run_id, wanted, logged.get("PENDING"))
         with contextlib.suppress(mlflow.exceptions.MlflowException):  # it is there already
             client.create_registered_model(wanted.name, tags=tags)
         with contextlib.redirect_stderr(io.StringIO()):  # MLflow announces each version there
@@ -116,19 +117,13 @@ def machine_champion(client: "mlflow.MlflowClient", name: str) -> Version | None
     return Version(name, str(found.version), found.run_id, found.tags.get(KEY, ""))
 
 
-def _logged(client: "mlflow.MlflowClient", experiment: str, run_id: str) -> str | None:
-    """Address of the model that an earlier try logged whole; one that it left half way is marked as FAILED."""
-    whole = None
-    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
-        if model.status == "READY":
-            whole = f"models:/{model.model_id}"
-        elif model.status == "PENDING":
-            client.finalize_logged_model(model.model_id, "FAILED")
-    return whole
+def _logged(client: "mlflow.MlflowClient", experiment: str, run_id: str) -> dict[str, str]:
+    """Status -> id of the model that an earlier try logged: READY is whole, PENDING is to be gone on with."""
+    return {str(m.status): m.model_id for m in client.search_logged_models([experiment], f"source_run_id = '{run_id}'")}
 
 
-def _log(run_id: str, wanted: Publication) -> str:
-    """Log the model in a run; returns its address."""
+def _log(run_id: str, wanted: Publication, begun: str | None) -> str:
+    """Log the model in a run, or go on with the one that was begun; returns its address."""
     with tempfile.TemporaryDirectory() as made, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's hints about type hints, and that there is no signature
         folder = Path(made) / "files"
@@ -138,9 +133,15 @@ def _log(run_id: str, wanted: Publication) -> str:
         package = code(Path(made), CODE)
         for unused in ("publishing.py", "reconciling.py", "records.py", "pyfunc.py"):
             (package / "machines" / unused).unlink(missing_ok=True)
-        with mlflow.start_run(run_id=run_id, nested=True, log_system_metrics=False):
+        # One that was begun is the run's output already, and MLflow takes no output twice.
+        with (
+            contextlib.nullcontext()
+            if begun
+            else mlflow.start_run(run_id=run_id, nested=True, log_system_metrics=False)
+        ):
             info = mlflow.pyfunc.log_model(
                 name=MODEL,
+                model_id=begun,
                 python_model=str(PACKAGE / "machines" / "pyfunc.py"),
                 artifacts={"files": str(folder)},
                 code_paths=[str(package)],
