@@ -1,6 +1,6 @@
 """The object store's buckets, and a user for each client: run once before every start of the stack, safe to run again.
 
-Buckets keep every version of an object, but former ones of checkpoints; what an interrupted upload left is dropped
+Buckets keep every version of an object, but former ones of scratch; what an interrupted upload left is dropped
 after a week at the latest. A client may list, read and write its own buckets; none may delete, change settings or
 rights, or touch another's bucket.
 
@@ -45,6 +45,14 @@ CHECKPOINTS_LIFECYCLE = {
     "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
 }
 """Each epoch of a network replaces its checkpoint: scratch, of which the former versions are of no use."""
+MODELS = "models"
+OUTBOX_LIFECYCLE = {
+    "ID": "outbox",
+    "Status": "Enabled",
+    "Filter": {"Prefix": "outbox/"},
+    "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
+}
+"""A model's bundle is of no use once its files are there: next to nothing takes its place."""
 CEPH_PUBLIC = {"IgnorePublicAcls": True}
 """What an object's own rights say to the public counts for nothing. S3's other blocks do harm on Ceph 20: with
 BlockPublicAcls only the owner may write, and those for policies take each policy that allows something for public."""
@@ -307,6 +315,8 @@ def main() -> None:
         make_bucket(root, bucket)
     if add_lifecycle(root, DATA, CHECKPOINTS_LIFECYCLE):
         say(f"bucket {DATA}: former versions of checkpoints end after a day")
+    if add_lifecycle(root, MODELS, OUTBOX_LIFECYCLE):
+        say(f"bucket {MODELS}: former versions of the outbox end after a day")
     admin = minio_admin()
     for client, buckets in CLIENTS.items():
         if admin:
