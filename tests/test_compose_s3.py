@@ -231,17 +231,20 @@ def test_buckets_are_made_once_with_versions(s3: ModuleType, capsys: pytest.Capt
 
 
 @pytest.mark.usefixtures("lax_store")
-def test_former_versions_of_checkpoints_end_and_rules_that_somebody_added_stay(s3: ModuleType) -> None:
-    root = s3.connect(*ROOT)
-    s3.make_bucket(root, s3.DATA)
+@pytest.mark.parametrize(("of", "folder"), [("CHECKPOINTS", "checkpoints"), ("OUTBOX", "outbox")])
+def test_former_versions_of_scratch_end_and_rules_that_somebody_added_stay(
+    of: str, folder: str, s3: ModuleType
+) -> None:
+    root, bucket, rule = s3.connect(*ROOT), {"outbox": s3.MODELS}.get(folder, s3.DATA), getattr(s3, f"{of}_LIFECYCLE")
+    s3.make_bucket(root, bucket)
     theirs = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "raw/"}, "Expiration": {"Days": 900}}
-    root.put_bucket_lifecycle_configuration(Bucket=s3.DATA, LifecycleConfiguration={"Rules": [theirs]})
-    assert s3.add_lifecycle(root, s3.DATA, s3.CHECKPOINTS_LIFECYCLE)
-    assert not s3.add_lifecycle(root, s3.DATA, s3.CHECKPOINTS_LIFECYCLE)
-    rules = {rule["ID"]: rule for rule in root.get_bucket_lifecycle_configuration(Bucket=s3.DATA)["Rules"]}
-    assert set(rules) == {"theirs", "checkpoints"}
-    assert rules["checkpoints"]["Filter"] == {"Prefix": "checkpoints/"}
-    assert rules["checkpoints"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+    root.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [theirs]})
+    assert s3.add_lifecycle(root, bucket, rule)
+    assert not s3.add_lifecycle(root, bucket, rule)
+    rules = {rule["ID"]: rule for rule in root.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]}
+    assert set(rules) == {"theirs", folder}
+    assert rules[folder]["Filter"] == {"Prefix": f"{folder}/"}
+    assert rules[folder]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
 
 
 @pytest.mark.usefixtures("lax_store")
