@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -46,6 +46,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 app.add_typer(cli_local.app, name="local")
 app.add_typer(cli_twin.app, name="twin")
 app.add_typer(cli_machines.app, name="machines")
+app.command()(cli_machines.reconcile)
 
 
 @app.command()
@@ -253,25 +254,6 @@ def benchmark(
     if mlflow:
         benchmarks.log(document, written)
     typer.echo(written)
-
-
-@app.command()
-def reconcile(
-    check: Annotated[
-        Literal["nothing", "presence", "content"],
-        typer.Option(help="What is held against each other afterwards; content reads every file."),
-    ] = "content",
-) -> None:
-    """Finish machines' models whose publication died half way; report files, rows and versions that do not agree.
-
-    Nothing is deleted. The exit code is 1 when something could not be finished, or does not agree.
-
-    Example: pump-ml reconcile --check presence
-    """
-    report = steps.reconcile_machines(check)
-    _show(report)
-    if report["failed"] or not report.get("agree", True):
-        raise typer.Exit(1)
 
 
 @app.command()

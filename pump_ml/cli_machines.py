@@ -1,14 +1,16 @@
-"""Motor pump sets in the field from a shell: simulate, list."""
+"""Motor pump sets in the field from a shell: their telemetry, and their models."""
 
+import json
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from pump_ml import steps
 from pump_ml.errors import ConfigurationError
 from pump_ml.settings import Settings
 
@@ -74,3 +76,21 @@ def list_machines(
 
     for name in machines(url, mapping):
         typer.echo(name)
+
+
+def reconcile(
+    check: Annotated[
+        Literal["nothing", "presence", "content"],
+        typer.Option(help="What is held against each other afterwards; content reads every file."),
+    ] = "content",
+) -> None:
+    """Finish machines' models whose publication died half way; report files, rows and versions that do not agree.
+
+    Nothing is deleted. The exit code is 1 when something could not be finished, or does not agree.
+
+    Example: pump-ml reconcile --check presence
+    """
+    report = steps.reconcile_machines(check)
+    typer.echo(json.dumps(report, indent=1))
+    if report["failed"] or not report.get("agree", True):
+        raise typer.Exit(1)

@@ -1,7 +1,7 @@
 """The ledger: decisions about champions, machines' models, in SQL, append-only; and the lock of all who share it.
 
-The only module that knows SQL, beside `pump_ml.machines.records` and the telemetry's (`pump_ml.sources.sql`). A database
-that cannot be reached, or a connection that is lost, is SQLAlchemy's OperationalError, which is worth a retry.
+The only module that knows SQL, beside `pump_ml.machines.records` and the telemetry's (`pump_ml.sources.sql`). A
+database that cannot be reached, or a connection that is lost, is SQLAlchemy's OperationalError: worth a retry.
 """
 
 import fcntl

@@ -1,5 +1,6 @@
 """The MLflow model of every machine, logged as code: it loads the safe files and passes raw readings to them."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ class MachineModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc] # mlflow sh
 
     def load_context(self, context: Any) -> None:
         """Load what travels in the artifact: files of a safe format, no pickle."""
-        from pump_ml.machines import answering
-
+        answering = import_module("pump_ml.machines.answering")  # heavy, and of no use where a model is only logged
         self.answers = answering.load(Path(context.artifacts["files"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
