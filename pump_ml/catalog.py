@@ -29,6 +29,12 @@ FAMILIES: Mapping[str, str] = {
     "gru": "pump_ml.models.gru:Gru",
 }
 
+MACHINE_MODELS: Mapping[str, str] = {
+    "gru": "pump_ml.machines.forecast:learn",
+    "xgb": "pump_ml.machines.alarm:learn",
+}
+"""Kinds of models of single machines: health forecast, pre-failure alarm."""
+
 BENCHMARKS = ("twin_v2", "twin_v3", "fd001", "hydraulic", "femto", "cwru")
 """Fixed protocols: conf/benchmarks.yaml."""
 

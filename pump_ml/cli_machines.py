@@ -43,7 +43,7 @@ def simulate(
     from pump_ml.twin import sets
 
     made = sets.fleet(machines, seed)
-    begin = start.replace(tzinfo=UTC) if start.tzinfo is None else start
+    begin = _utc(start)
     if not 0.0 < days <= sets.MOST_DAYS:
         raise ConfigurationError(f"days = {days}; expected above 0, up to {sets.MOST_DAYS:g}")
     engine = connect(url or Settings.load().telemetry, variable=sql.VARIABLE, make=True)
@@ -76,6 +76,41 @@ def list_machines(
 
     for name in machines(url, mapping):
         typer.echo(name)
+
+
+def train_machine(
+    machine: Annotated[str, typer.Argument(help="As the plant names it; `pump-ml machines list` lists them.")],
+    kind: Annotated[str, typer.Option(help="gru: health forecast; xgb: pre-failure alarm.")],
+    start: Annotated[datetime | None, typer.Option("--from", help="Readings from then on, UTC; unset, all.")] = None,
+    end: Annotated[datetime | None, typer.Option("--to", help="Readings before then, UTC; unset, all.")] = None,
+    plant: Annotated[str, typer.Option(help="Name or path of the YAML that describes the table.")] = "processed_data",
+    policy: Annotated[str | None, typer.Option(help="YAML that says how models are made; unset, the shipped.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed and rows, same model.")] = 7,
+    run: Annotated[str | None, typer.Option(help="Key of the training; the same again trains nothing anew.")] = None,
+) -> None:
+    """Train one machine's model, publish it, and make it the champion if it is better; prints what became of it.
+
+    Example: pump-ml train-machine MP-001 --kind gru --from 2026-01-01 --to 2026-01-31
+    """
+    key = run or f"cli/{machine}/{kind}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    with Progress(console=console) as bars:
+        task = bars.add_task(f"{machine} {kind}", total=1.0)
+        told = steps.train_machine(
+            machine,
+            kind,
+            key,
+            start=_utc(start),
+            end=_utc(end),
+            plant=plant,
+            policy=policy,
+            seed=seed,
+            progress=lambda _, share: bars.update(task, completed=share),
+        )
+    typer.echo(json.dumps(told, indent=1))
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
 
 
 def reconcile(

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from pump_ml.errors import DataError, PumpMLError
+from pump_ml.machines.kinds import Watch
 from pump_ml.machines.policy import Alarm, Policy
 from pump_ml.machines.preparation import Prepared
 from pump_ml.machines.trips import Caught, catch, episodes, trips
 from pump_ml.machines.usual import Usual, observe
-from pump_ml.models import Watch
 
 Array = NDArray[np.float64]
 
@@ -85,6 +85,7 @@ class AlarmModel:
         threshold: of the probability, chosen on held-out blocks of the training part.
         policy: how it was made.
         metrics: on the test part, see `judge`.
+        test_from: when its test part begins, in seconds since 1970.
     """
 
     booster: xgboost.Booster
@@ -93,6 +94,7 @@ class AlarmModel:
     threshold: float
     policy: Alarm
     metrics: Mapping[str, float]
+    test_from: float
 
     def files(self, told: Mapping[str, Any]) -> dict[str, bytes]:
         """See `pump_ml.machines.kinds.Learnt`: the booster twice, once in XGBoost's own format."""
@@ -191,7 +193,7 @@ def fit_alarm(
     metrics = judge(test, answers(booster, test.features, rows.names), threshold, policy)
     held = judge(known.where(answered), held_out[answered], threshold, policy)
     metrics |= {f"held_out_{name}": held[name] for name in ("auc", "pr_auc", "f1", "trips", "trips_caught")}
-    return AlarmModel(booster, usual, prepared.sensors, threshold, policy, metrics)
+    return AlarmModel(booster, usual, prepared.sensors, threshold, policy, metrics, float(test.at[0]))
 
 
 def _blocks(rows: Rows, number: int) -> list[tuple[float, float]]:

@@ -18,7 +18,7 @@ from pump_ml.machines.policy import Alarm, Forecast, Preparation
 from pump_ml.machines.preparation import Prepared, prepare
 from pump_ml.machines.sequences import unbroken
 from pump_ml.machines.trips import operating
-from pump_ml.machines.usual import Usual, observe
+from pump_ml.machines.usual import Moments, Usual, observe
 from pump_ml.schema import TIME
 
 Array = NDArray[np.float64]
@@ -116,16 +116,19 @@ class Warner(Answerer):
         self.policy = Alarm.model_validate(content["alarm"])
         self.usual = Usual.from_json(content["usual"])
         self.booster = xgboost.Booster(model_file=bytearray(booster))
+        self._matrix = xgboost.DMatrix
+
+    def answer(self, moments: Moments) -> Array:
+        """Probabilities of a trip within the lead, ``(n,)``."""
+        features, names = self.usual.features(moments)
+        return np.asarray(self.booster.predict(self._matrix(features, feature_names=list(names))), dtype=np.float64)
 
     def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
         """``time, trip_probability, alarm``; see `Answerer.predict`."""
-        from pump_ml.machines.alarm import answers
-
         moments = observe(self.prepare(readings), self.policy.every_s)
         if not len(moments.at):
             raise DataError(f"machine {self.machine}: it does not work in any of the {len(readings)} readings")
-        features, names = self.usual.features(moments)
-        probability = answers(self.booster, features[-1:], names)
+        probability = self.answer(moments)[-1:]
         return pd.DataFrame(
             {
                 TIME: pd.to_datetime(moments.at[-1:], unit="s", utc=True),

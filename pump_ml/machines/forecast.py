@@ -23,11 +23,11 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from pump_ml.errors import DataError
 from pump_ml.machines.health import HealthScore
+from pump_ml.machines.kinds import Watch
 from pump_ml.machines.policy import Forecast, Health, Policy
 from pump_ml.machines.preparation import Prepared
 from pump_ml.machines.sequences import create_sequences, unbroken
 from pump_ml.machines.trips import operating
-from pump_ml.models import Watch
 
 Array = NDArray[np.float64]
 
@@ -52,7 +52,8 @@ class ForecastModel:
         sensors: columns of the readings that it looks at, in the scaler's order.
         spread: standard deviation of the change in the training windows.
         policy: how it was made.
-        metrics: on the test windows: ``mae, rmse, r2``, the same of persistence and ridge, the skill over both.
+        metrics: on the test windows: ``mae, rmse, r2``, the RMSE of persistence and ridge, the skill over both.
+        test_from: when its test part begins, in seconds since 1970.
     """
 
     network: Any
@@ -62,6 +63,7 @@ class ForecastModel:
     spread: float
     policy: Forecast
     metrics: Mapping[str, float]
+    test_from: float
 
     def files(self, told: Mapping[str, Any]) -> dict[str, bytes]:
         """See `pump_ml.machines.kinds.Learnt`: weights and scaler, and both in formats that run no code."""
@@ -151,7 +153,8 @@ def fit_forecast(
     found = now + spread * _answers(network, windows, thinned.test)
     ridge = now + _ridge(windows, thinned, change["train"])
     metrics = _judge(asked[thinned.test].astype(np.float64), found, now, ridge)
-    return ForecastModel(network, scaler, health, prepared.sensors, spread, policy, metrics)
+    test_from = float(prepared.seconds[parts.test[0]])
+    return ForecastModel(network, scaler, health, prepared.sensors, spread, policy, metrics, test_from)
 
 
 def feature_table(values: Array, scaler: MinMaxScaler, score: Array) -> NDArray[np.float32]:

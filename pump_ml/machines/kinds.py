@@ -1,11 +1,13 @@
 """What each kind of model gives when it was learnt, whatever is inside."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from pump_ml.machines.policy import Policy
 from pump_ml.machines.preparation import Prepared
-from pump_ml.models import Watch
+
+Watch = Callable[[int, Mapping[str, float]], None]
+"""Called with a step and the metrics there, while a model learns."""
 
 
 class Learnt(Protocol):
@@ -14,6 +16,11 @@ class Learnt(Protocol):
     @property
     def metrics(self) -> Mapping[str, float]:
         """On its test part; NaN where there is nothing to measure."""
+        ...
+
+    @property
+    def test_from(self) -> float:
+        """When its test part begins, in seconds since 1970."""
         ...
 
     def files(self, told: Mapping[str, Any]) -> dict[str, bytes]:

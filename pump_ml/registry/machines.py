@@ -18,14 +18,14 @@ import mlflow
 
 from pump_ml.registry.client import CHAMPION, FINISHED, KEY, OPENED, named_experiment
 from pump_ml.registry.runs import find_run, log_parameters, log_points, now
-from pump_ml.registry.versions import MODEL, code, pinned
+from pump_ml.registry.versions import CORE, MODEL, code, pinned
 from pump_ml.settings import PACKAGE, Settings
 
 EXPERIMENT = "machines"
 DESCRIPTION = "Models of single machines: health forecasts (gru) and pre-failure alarms (xgb)."
-CODE = ("errors.py", "machines")
+CODE = ("errors.py", "machines", "schema.py", "settings.py")
 """What of this package such a model needs to answer."""
-REQUIRES = {"gru": ("numpy", "pandas", "keras", "tensorflow-cpu", "tensorflow"), "xgb": ("numpy", "pandas", "xgboost")}
+REQUIRES = {"gru": (*CORE, "keras", "tensorflow-cpu", "tensorflow"), "xgb": (*CORE, "xgboost")}
 
 
 @dataclass(frozen=True)

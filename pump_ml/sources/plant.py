@@ -24,6 +24,7 @@ class PlantSensor(Strict):
         description: what is measured, where.
         min: lowest physically plausible reading; the source passes on what is below, preparation counts it as missing.
         max: highest physically plausible reading.
+        stops_at: value at which the controller stops the machine to protect it; an alarm looks at what is left to it.
         required: a table without the column is refused; else the readings are missing.
     """
 
@@ -33,6 +34,7 @@ class PlantSensor(Strict):
     description: str = ""
     min: float
     max: float
+    stops_at: float | None = None
     required: bool = False
 
     @model_validator(mode="after")
@@ -83,6 +85,16 @@ class Plant(Strict):
         """Columns that may hold a sensor, the best first."""
         told = self.sensors[sensor]
         return (told.column or sensor, *told.alternatives)
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest plausible reading of each sensor."""
+        return {name: (told.min, told.max) for name, told in self.sensors.items()}
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Where the controller stops the machine, of the sensors that have such a limit."""
+        return {name: told.stops_at for name, told in self.sensors.items() if told.stops_at is not None}
 
     def schema_sensors(self) -> tuple[Sensor, ...]:
         """The sensors as `pump_ml.schema` has them."""

@@ -9,7 +9,7 @@ imports stand inside the functions.
 
 from pump_ml.steps.common import Json, Progress, log_progress, step
 from pump_ml.steps.dataset import fetch, make_shard, plan_shards, snapshot, validate
-from pump_ml.steps.machines import reconcile_machines
+from pump_ml.steps.machines import reconcile_machines, train_machine
 from pump_ml.steps.outcome import close, evaluate, promote, reconcile, report
 from pump_ml.steps.training import check_names, gate, plan, read_candidates, read_plan, train
 from pump_ml.steps.tuning import tune
@@ -35,6 +35,7 @@ __all__ = [
     "snapshot",
     "step",
     "train",
+    "train_machine",
     "tune",
     "validate",
 ]

@@ -1,8 +1,10 @@
-"""What keeps the models of single machines in order."""
+"""The models of single machines: how one is trained, and what keeps all of them in order."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Literal
 
-from pump_ml.steps.common import Json, log, step
+from pump_ml.steps.common import Json, Progress, log, log_progress, step
 
 
 @step
@@ -22,3 +24,47 @@ def reconcile_machines(check: Literal["nothing", "presence", "content"] = "conte
     if report.get("agree") is False:
         log.warning("files, rows and versions of the machines' models do not agree: %s", report)
     return report
+
+
+@step
+def train_machine(
+    machine: str,
+    kind: str,
+    run_key: str,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    plant: str = "processed_data",
+    policy: str | None = None,
+    seed: int = 7,
+    progress: Progress | None = None,
+) -> Json:
+    """Train one machine's model of one kind and publish it.
+
+    Args:
+        machine: as the plant names it.
+        kind: of `pump_ml.catalog.MACHINE_MODELS`.
+        run_key: what asks for it; a retry has the same one, and trains nothing that is published.
+        start: of the readings, with zone; None for all there are.
+        end: of the readings, likewise.
+        plant: name or path of the YAML that describes the table.
+        policy: path of a YAML that says how models are made; None takes the shipped one.
+        seed: of all that is random.
+        progress: called with what is being done.
+
+    Returns:
+        What `pump_ml.machines.training.Outcome.to_json` returns.
+    """
+    from pump_ml.machines.policy import load_policy
+    from pump_ml.machines.training import ModelFactory
+
+    told = progress or log_progress()
+
+    def watch(number: int, values: Mapping[str, float]) -> None:
+        del number
+        told(f"{machine} {kind}", float(values["progress"]))
+
+    factory = ModelFactory(
+        kind, machine, (start, end), run_key=run_key, plant=plant, policy=load_policy(policy), seed=seed
+    )
+    return factory.train(watch).to_json()
