@@ -43,7 +43,7 @@ def simulate(
     from pump_ml.twin import sets
 
     made = sets.fleet(machines, seed)
-    begin = _utc(start)
+    begin = start.replace(tzinfo=UTC) if start.tzinfo is None else start
     if not 0.0 < days <= sets.MOST_DAYS:
         raise ConfigurationError(f"days = {days}; expected above 0, up to {sets.MOST_DAYS:g}")
     engine = connect(url or Settings.load().telemetry, variable=sql.VARIABLE, make=True)
