@@ -187,6 +187,8 @@ def test_files_that_are_described_without_their_source_are_an_error_not_the_twin
         (("run", "--shards", "0"), "shards = 0; expected 1 to 560"),
         (("dataset", "--dataset", "v3", "--days", "0"), "days = 0.0; expected 1 to"),
         (("local", "run", "--source", "files", "--mapping", "absent.yaml", "--path", "."), "a name that ships"),
+        (("dataset", "--source", "sql"), "unknown source of a fleet 'sql'; known: simulated, files"),
+        (("machines", "simulate", "--days", "0"), "days = 0.0; expected above 0, up to 400"),
     ],
     ids=[
         "problem",
@@ -201,6 +203,8 @@ def test_files_that_are_described_without_their_source_are_an_error_not_the_twin
         "shards",
         "days",
         "mapping in Airflow",
+        "source of a dataset",
+        "days of machines",
     ],
 )
 def test_a_wrong_name_is_told_before_anything_is_made_for_it(arguments: tuple[str, ...], cure: str, home: Path) -> None:
