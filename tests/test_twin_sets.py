@@ -160,16 +160,18 @@ def test_how_often_what_happens_is_as_the_docstring_says() -> None:
     drawn = [
         each
         for seed in range(300)
-        for each in draw("diesel", 12.0, 30.0, [(0.0, 30 * 86400.0)], np.random.default_rng(seed))
+        for each in draw("diesel", "oil", 12.0, 30.0, [(0.0, 30 * 86400.0)], np.random.default_rng(seed))
     ]
     fatal = [each for each in drawn if not each.near_miss]
     assert len(fatal) / 300 == pytest.approx(12.0)
     assert (len(drawn) - len(fatal)) / len(fatal) == pytest.approx(1 / 3, abs=0.02)
     assert np.mean([each.cause == "sudden" for each in fatal]) == pytest.approx(1 / 12, abs=0.02)
     minutes = np.array([each.grows_s for each in drawn]) / 60.0
-    assert minutes.min() >= 15.0
-    assert minutes.max() <= 75.0
-    assert np.median(minutes) == pytest.approx(33.5, abs=1.5)
+    assert minutes.min() >= 45.0
+    assert minutes.max() <= 180.0
+    assert np.median(minutes) == pytest.approx(90.0, abs=4.0)
+    signs = [each.cause for each in drawn if each.cause != "sudden"]
+    assert np.mean([cause == "oil" for cause in signs]) == pytest.approx(0.7, abs=0.02)
     assert {each.cause for each in drawn} == {*CAUSES["diesel"], "sudden"}
 
 

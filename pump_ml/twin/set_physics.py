@@ -38,6 +38,7 @@ class MotorPumpSet:
         rated_head_m: head at rated speed and flow, metres of water.
         interval_s: from one row to the next, 5 to 12 s.
         trips_a_month: in 30 days.
+        weakness: the cause of most of its disturbances.
         continuous: runs day and night; else from about 6 to 22 o'clock.
         variable: its speed follows the demand; else it is fixed.
         flexible: its pressures are wired to the analogue inputs, and reported as ``FlexAnalogue4_1`` (discharge) and
@@ -56,6 +57,7 @@ class MotorPumpSet:
     rated_head_m: float
     interval_s: float
     trips_a_month: float
+    weakness: str
     continuous: bool
     variable: bool
     flexible: bool

@@ -48,6 +48,7 @@ def _set(number: int, rng: np.random.Generator) -> MotorPumpSet:
     electric = number % 3 == 2
     errors = rng.uniform(-1.0, 1.0, (2, len(SENSORS)))
     instruments = SENSORS.values()
+    causes = set_events.CAUSES["electric" if electric else "diesel"]
     return MotorPumpSet(
         name=f"MP-{number + 1:03d}",
         drive="electric" if electric else "diesel",
@@ -55,6 +56,7 @@ def _set(number: int, rng: np.random.Generator) -> MotorPumpSet:
         rated_head_m=float(np.round(rng.uniform(35.0, 110.0), 1)),
         interval_s=float(np.round(rng.uniform(5.0, 12.0), 1)),
         trips_a_month=float(rng.uniform(8.0, 16.0)),
+        weakness=str(rng.choice(list(causes), p=list(causes.values()))),
         continuous=bool(rng.random() < 0.6),
         variable=not electric or bool(rng.random() < 0.5),
         flexible=number % 7 == 4,
@@ -130,7 +132,7 @@ def _course(
     utc = start.astimezone(UTC)
     hour = utc.hour + utc.minute / 60.0
     runs = set_events.planned_runs(machine.continuous, days, hour, rng)
-    drawn = set_events.draw(machine.drive, machine.trips_a_month, days, runs, rng)
+    drawn = set_events.draw(machine.drive, machine.weakness, machine.trips_a_month, days, runs, rng)
     around = set_physics.surroundings(machine, hour + seconds / 3600.0, rng)
     # The demand and the weather do not depend on what goes wrong, so when a threshold is crossed can be told from the
     # course without trips; a disturbance begins long after the last restart, when the set is as warm as without it.
