@@ -46,7 +46,8 @@ class ForecastModel:
     """What was learnt of one machine.
 
     Args:
-        network: GRU of Keras; it answers the change of the score in units of `spread`.
+        network: GRU as a ``.keras`` file; it answers the change of the score in units of `spread`.
+        weights: of the same, as HDF5.
         scaler: of the sensors, fitted on the training part.
         health: the score, fitted on the training part.
         sensors: columns of the readings that it looks at, in the scaler's order.
@@ -56,7 +57,8 @@ class ForecastModel:
         test_from: when its test part begins, in seconds since 1970.
     """
 
-    network: Any
+    network: bytes
+    weights: bytes
     scaler: MinMaxScaler
     health: HealthScore
     sensors: tuple[str, ...]
@@ -67,16 +69,12 @@ class ForecastModel:
 
     def files(self, told: Mapping[str, Any]) -> dict[str, bytes]:
         """See `pump_ml.machines.kinds.Learnt`: weights and scaler, and both in formats that run no code."""
-        with tempfile.TemporaryDirectory() as folder:
-            weights, network = Path(folder) / "network.weights.h5", Path(folder) / "network.keras"  # as Keras insists
-            self.network.save_weights(weights)
-            self.network.save(network)
-            return {
-                "weights": weights.read_bytes(),
-                "scaler": pickle.dumps(self.scaler, protocol=5),
-                "network": network.read_bytes(),
-                "scaling": json.dumps({**told, **self._to_json()}, indent=1).encode(),
-            }
+        return {
+            "weights": self.weights,
+            "scaler": pickle.dumps(self.scaler, protocol=5),
+            "network": self.network,
+            "scaling": json.dumps({**told, **self._to_json()}, indent=1).encode(),
+        }
 
     def gate(self) -> tuple[bool, str]:
         """A forecast has to beat the score that stays as it is."""
@@ -154,7 +152,7 @@ def fit_forecast(
     ridge = now + _ridge(windows, thinned, change["train"])
     metrics = _judge(asked[thinned.test].astype(np.float64), found, now, ridge)
     test_from = float(prepared.seconds[parts.test[0]])
-    return ForecastModel(network, scaler, health, prepared.sensors, spread, policy, metrics, test_from)
+    return ForecastModel(*_saved(network), scaler, health, prepared.sensors, spread, policy, metrics, test_from)
 
 
 def feature_table(values: Array, scaler: MinMaxScaler, score: Array) -> NDArray[np.float32]:
@@ -244,10 +242,22 @@ def _restart(network: Any, rate: float, seed: int) -> None:
     """New weights and a new optimizer's state, as the seed says."""
     keras.utils.set_random_seed(seed)
     network.set_weights(keras.models.clone_model(network).get_weights())
+    for layer in network.layers:  # what dropout leaves out
+        if (generator := getattr(layer, "seed_generator", None)) is not None:
+            generator.state.assign(np.array([seed, 0], dtype=np.uint32))
     for variable in network.optimizer.variables:
         variable.assign(np.zeros(variable.shape))
     network.optimizer.learning_rate = rate
     network.stop_training = False
+
+
+def _saved(network: Any) -> tuple[bytes, bytes]:
+    """A network as a ``.keras`` file, and its weights as HDF5."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole, weights = Path(folder) / "network.keras", Path(folder) / "network.weights.h5"  # as Keras insists
+        network.save(whole)
+        network.save_weights(weights)
+        return whole.read_bytes(), weights.read_bytes()
 
 
 def _learn(network: Any, train: _Batches, validation: _Batches, policy: Forecast, watch: Watch | None) -> None:

@@ -179,7 +179,7 @@ class Usual:
         left = []
         for name, limit in self.limits.items():
             place = self.sensors.index(name)
-            way = np.median(expected[:, place]) - limit if len(expected) else 1.0
+            way = self.middle[place] - limit
             whole = np.maximum(abs(way) * 0.3, np.abs(expected[:, place] - limit))
             left.append(np.clip((minute[:, place] - limit) * np.sign(way) / whole, -1.0, 3.0))
         if not left:

@@ -1,0 +1,256 @@
+"""One machine's telemetry becomes a published model that answers, or a clear outcome; its test part teaches nothing."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pump_ml import registry, steps
+from pump_ml.connections import connect
+from pump_ml.errors import DataError, SourceError, UnknownNameError
+from pump_ml.machines import alarm, contest, forecast, records
+from pump_ml.machines.alarm import NoFailuresError
+from pump_ml.machines.policy import Policy, load_policy
+from pump_ml.machines.preparation import Prepared, prepare
+from pump_ml.machines.training import ModelFactory
+from pump_ml.settings import Settings
+from pump_ml.sources import telemetry_table
+from pump_ml.sources.plant import load_plant
+from pump_ml.sources.sql import SqlSource
+from pump_ml.twin import sets
+
+DAYS = 10.0
+START = datetime(2026, 3, 1, tzinfo=UTC)
+PLANT = load_plant("processed_data")
+MACHINE = sets.fleet(4, seed=5)[3]
+
+
+def quick() -> Policy:
+    """Learns little, fast."""
+    policy = load_policy()
+    return policy.model_copy(
+        update={
+            "forecast": policy.forecast.model_copy(update={"windows": 1500, "epochs": 2}),
+            "alarm": policy.alarm.model_copy(update={"rounds": 40, "folds": 2}),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return sets.simulate(MACHINE, START, DAYS, seed=5)
+
+
+@pytest.fixture(scope="module")
+def readings(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.rename(columns={"timestamp": "time"}).drop(columns="motor_pump")
+
+
+@pytest.fixture(scope="module")
+def prepared(readings: pd.DataFrame) -> Prepared:
+    return prepare(readings, PLANT.ranges, load_policy().preparation)
+
+
+@pytest.fixture
+def table(frame: pd.DataFrame, home: Path) -> Settings:
+    """The machine's telemetry in the embedded table."""
+    home.mkdir()
+    settings = Settings.load()
+    engine = connect(settings.telemetry, variable="PUMP_ML_TELEMETRY_URL", make=True)
+    telemetry_table.create(engine)
+    telemetry_table.append(engine, frame)
+    return settings
+
+
+# The forecast
+
+
+@pytest.fixture(scope="module")
+def forecaster(prepared: Prepared) -> forecast.ForecastModel:
+    policy = quick()
+    return forecast.fit_forecast(prepared, policy.forecast, policy.health, seed=3)
+
+
+def test_the_parts_of_a_forecast_are_in_order_of_time_with_a_gap_of_a_window_and_its_horizon(
+    prepared: Prepared,
+) -> None:
+    policy = load_policy().forecast
+    parts, cut = forecast.divide(prepared, np.ones(len(prepared), dtype=bool), policy)
+    span = policy.sequence_length + policy.horizon
+    assert parts.train.max() + span <= cut
+    assert parts.validation.min() >= parts.train.max() + 2 * span - 1
+    assert parts.test.min() >= parts.validation.max() + 2 * span - 1
+
+
+def test_scaler_and_norms_are_those_of_the_training_part(
+    prepared: Prepared, forecaster: forecast.ForecastModel
+) -> None:
+    policy = quick()
+    later = prepared.seconds >= forecaster.test_from
+    values = prepared.values.copy()
+    values[later] = np.where(np.isfinite(values[later]), 1.05 * values[later], np.nan)
+    names = list(prepared.sensors)
+    values[later, names.index("running")] = prepared.values[later, names.index("running")]
+    changed = Prepared(prepared.times, values, prepared.sensors, prepared.stretch)
+    again = forecast.fit_forecast(changed, policy.forecast, policy.health, seed=3)
+    np.testing.assert_array_equal(again.scaler.data_max_, forecaster.scaler.data_max_)
+    assert again.health == forecaster.health
+    assert again.spread == forecaster.spread
+
+
+def test_a_forecast_is_measured_against_persistence_and_ridge_and_the_skill_is_their_ratio(
+    forecaster: forecast.ForecastModel,
+) -> None:
+    found = forecaster.metrics
+    for reference in ("persistence", "ridge"):
+        ratio = found["rmse"] ** 2 / found[f"{reference}_rmse"] ** 2
+        assert found[f"skill_over_{reference}"] == pytest.approx(1.0 - ratio)
+    assert forecaster.gate()[0] == (found["skill_over_persistence"] > 0.0)
+
+
+def test_a_forecast_that_does_not_beat_persistence_may_not_lead_and_says_so(
+    forecaster: forecast.ForecastModel,
+) -> None:
+    worse = forecast.ForecastModel(
+        **{**vars(forecaster), "metrics": {**forecaster.metrics, "skill_over_persistence": -0.1}}
+    )
+    may_lead, reason = worse.gate()
+    assert not may_lead
+    assert "does not beat persistence on its test part: skill -0.100, expected above 0" in reason
+
+
+def test_one_machine_after_another_learns_as_if_it_were_the_first(
+    prepared: Prepared, forecaster: forecast.ForecastModel
+) -> None:
+    policy = quick()
+    before = forecaster.metrics["rmse"]
+    other = forecast.fit_forecast(prepared, policy.forecast, policy.health, seed=4)
+    again = forecast.fit_forecast(prepared, policy.forecast, policy.health, seed=3)
+    assert other.metrics["rmse"] != before
+    assert again.metrics["rmse"] == pytest.approx(before, rel=1e-4)
+
+
+def test_too_short_a_period_names_the_part_that_has_no_window(readings: pd.DataFrame) -> None:
+    running = readings[readings["running"] == 1.0].head(150)
+    short = prepare(running, PLANT.ranges, load_policy().preparation)
+    with pytest.raises(DataError, match="part has no window"):
+        forecast.fit_forecast(short, load_policy().forecast, load_policy().health, seed=1)
+
+
+# The alarm
+
+
+@pytest.fixture(scope="module")
+def warner(prepared: Prepared) -> alarm.AlarmModel:
+    return alarm.fit_alarm(prepared, quick().alarm, PLANT.limits, seed=3)
+
+
+def test_an_alarm_tells_rows_before_a_trip_from_others(warner: alarm.AlarmModel) -> None:
+    found = warner.metrics
+    known = found["auc"] if np.isfinite(found["auc"]) else found["held_out_auc"]
+    assert known > 0.7
+    assert 0.0 < warner.threshold <= 1.0
+    assert warner.gate()[0]
+
+
+def test_what_comes_later_changes_no_answer(prepared: Prepared, warner: alarm.AlarmModel) -> None:
+    half = len(prepared) // 2
+    early = Prepared(prepared.times[:half], prepared.values[:half], prepared.sensors, prepared.stretch[:half])
+    every = load_policy().alarm.every_s
+    all_of_it, cut = (alarm.observe(each, every) for each in (prepared, early))
+    known = len(cut.at)
+    np.testing.assert_array_equal(all_of_it.at[:known], cut.at)
+    whole, names = warner.usual.features(all_of_it)
+    part, _ = warner.usual.features(cut)
+    np.testing.assert_allclose(whole[:known], part, rtol=1e-3, atol=1e-3)
+    assert whole.shape[1] == len(names)
+
+
+def test_the_test_part_teaches_neither_trees_nor_threshold(prepared: Prepared, warner: alarm.AlarmModel) -> None:
+    later = prepared.seconds >= warner.test_from
+    values = prepared.values.copy()
+    column = list(prepared.sensors).index("Oil_P")
+    values[later, column] *= 1.3
+    changed = Prepared(prepared.times, values, prepared.sensors, prepared.stretch)
+    again = alarm.fit_alarm(changed, quick().alarm, PLANT.limits, seed=3)
+    assert again.threshold == warner.threshold
+    assert again.booster.save_raw("json") == warner.booster.save_raw("json")
+
+
+def test_a_period_without_failures_is_an_outcome_and_no_model(readings: pd.DataFrame) -> None:
+    fell = sets.history(MACHINE, START, DAYS, seed=5)
+    first = min(each.trip_s for each in fell if each.trip_s is not None)
+    calm = readings[readings["time"] < START + pd.Timedelta(seconds=first - 60.0)]
+    with pytest.raises(NoFailuresError, match="no failures to learn from: 0 trips"):
+        alarm.fit_alarm(prepare(calm, PLANT.ranges, load_policy().preparation), quick().alarm, PLANT.limits, seed=1)
+
+
+# From the table to the champion
+
+
+def test_a_trained_alarm_is_published_answers_and_is_not_trained_again(table: Settings, readings: pd.DataFrame) -> None:
+    factory = ModelFactory("xgb", MACHINE.name, run_key="test/one", policy=quick())
+    made = factory.train()
+    assert made.outcome == "trained"
+    assert made.model is not None
+    assert made.model.promoted
+    assert made.reason == "the first that may lead"
+    assert records.find("test/one", table) == made.model
+    registry.connect(table)
+    told = registry.load_model(f"machine-{MACHINE.name}-xgb", "champion").predict(readings)
+    answered = contest.load(made.model, table).predict(readings)
+    pd.testing.assert_frame_equal(told, answered)
+    assert 0.0 <= answered["trip_probability"].item() <= 1.0
+    again = ModelFactory("xgb", MACHINE.name, run_key="test/one", policy=quick()).train()
+    assert (again.outcome, again.model) == ("published before", made.model)
+
+
+def test_a_model_that_is_not_better_on_the_same_rows_does_not_take_the_champions_place(table: Settings) -> None:
+    first = ModelFactory("xgb", MACHINE.name, run_key="test/one", policy=quick()).train()
+    same = ModelFactory("xgb", MACHINE.name, run_key="test/two", policy=quick()).train()
+    assert same.model is not None
+    assert not same.model.promoted
+    assert "not better than the champion" in same.reason
+    champion = registry.machine_champion(registry.connect(table), f"machine-{MACHINE.name}-xgb")
+    assert champion is not None
+    assert first.model is not None
+    assert champion.version == first.model.model_version
+
+
+def test_a_trained_forecast_is_published_and_answers_what_it_answered_in_training(
+    table: Settings, readings: pd.DataFrame
+) -> None:
+    told = steps.train_machine(
+        MACHINE.name, "gru", "test/gru", policy=str(_written(quick(), table.home / "quick.yaml"))
+    )
+    assert told["outcome"] == "trained"
+    assert told["metrics"]["test_windows"] > 100
+    stored = records.find("test/gru", table)
+    assert stored is not None
+    loaded = contest.load(stored, table)
+    since = (START + pd.Timedelta(days=8.5)).timestamp()
+    skill = contest.measure(loaded, readings, since)
+    assert -2.0 < skill < 1.0
+    answer = loaded.predict(readings)
+    assert answer["horizon_s"].item() == pytest.approx(60 * MACHINE.interval_s, rel=0.05)
+    assert 0.0 <= answer["health"].item() <= 1.0
+
+
+def _written(policy: Policy, path: Path) -> Path:
+    path.write_text(policy.model_dump_json())  # JSON is YAML
+    return path
+
+
+def test_a_kind_that_does_not_exist_names_those_that_do() -> None:
+    with pytest.raises(UnknownNameError, match="unknown kind of machine model 'cnn'; known: gru, xgb"):
+        ModelFactory("cnn", "MP-001")
+
+
+@pytest.mark.parametrize("name", ["MP-999", "MP-001'; DROP TABLE processed_data; --"])
+def test_a_machine_that_is_not_there_is_named_and_nothing_happens_to_the_table(table: Settings, name: str) -> None:
+    with pytest.raises(SourceError, match="MP-"):
+        ModelFactory("xgb", name, policy=quick()).train()
+    assert len(SqlSource(machines=[MACHINE.name]).fetch().readings) > 1000
+    assert records.newest(name, "xgb", table) is None
