@@ -32,7 +32,7 @@ def upkeep():
         return steps.reconcile(is_over, quiet_s=60 * params["quiet_minutes"], stale_s=3600 * params["stale_hours"])
 
     reconcile()
-    task(steps.reconcile_machines)(check="nothing")
+    task(steps.reconcile_machines)(check="nothing", strict=True)
 
 
 upkeep()

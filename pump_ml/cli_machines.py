@@ -92,7 +92,9 @@ def train_machine(
 
     Example: pump-ml train-machine MP-001 --kind gru --from 2026-01-01 --to 2026-01-31
     """
-    key = run or f"cli/{machine}/{kind}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    from pump_ml.machines.training import new_run_key
+
+    key = run or f"cli/{new_run_key(machine, kind)}"
     with Progress(console=console) as bars:
         task = bars.add_task(f"{machine} {kind}", total=1.0)
         told = steps.train_machine(

@@ -47,7 +47,7 @@ def connect(address: str, *, variable: str, make: bool = False) -> Engine:
     try:
         url = make_url(address)
         backend = url.get_backend_name()
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter quotes a part of the address, maybe of its password
         raise ConfigurationError(f"{variable}: the address cannot be read; {expected}") from None
     if backend not in CONNECT:
         raise ConfigurationError(f"{variable}: databases of {backend} are not supported; {expected}")
@@ -62,9 +62,9 @@ def connect(address: str, *, variable: str, make: bool = False) -> Engine:
             )
     try:
         return create_engine(url, **bounded(url))
-    except ImportError as error:
+    except (ImportError, ArgumentError) as error:
         raise ConfigurationError(
-            f"{variable}: {url.drivername} needs a package that is not installed ({error}); install pump-ml[stack], or "
+            f"{variable}: {url.drivername} cannot be used: {error}; install pump-ml[stack], or "
             f"correct the address: {expected}"
         ) from error
 

@@ -1,5 +1,6 @@
 """One machine's telemetry becomes a published model that answers, or a clear outcome; its test part teaches nothing."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from pump_ml import registry, steps
 from pump_ml.connections import connect
-from pump_ml.errors import DataError, SourceError, UnknownNameError
+from pump_ml.errors import ConfigurationError, DataError, SourceError, UnknownNameError
 from pump_ml.machines import alarm, contest, forecast, records
 from pump_ml.machines.alarm import NoFailuresError
 from pump_ml.machines.policy import Policy, load_policy
@@ -77,7 +78,8 @@ def test_the_parts_of_a_forecast_are_in_order_of_time_with_a_gap_of_a_window_and
     prepared: Prepared,
 ) -> None:
     policy = load_policy().forecast
-    parts, cut = forecast.divide(prepared, np.ones(len(prepared), dtype=bool), policy)
+    works = np.ones(len(prepared), dtype=bool)
+    parts, cut = forecast.divide(prepared, works, policy), int(forecast.cuts(works, policy)[0])
     span = policy.sequence_length + policy.horizon
     assert parts.train.max() + span <= cut
     assert parts.validation.min() >= parts.train.max() + 2 * span - 1
@@ -139,6 +141,28 @@ def test_too_short_a_period_names_the_part_that_has_no_window(readings: pd.DataF
         forecast.fit_forecast(short, load_policy().forecast, load_policy().health, seed=1)
 
 
+def without(prepared: Prepared, sensor: str, rows: slice) -> Prepared:
+    """The readings with one sensor dead for a while."""
+    values = prepared.values.copy()
+    values[rows, prepared.sensors.index(sensor)] = np.nan
+    return Prepared(prepared.times, values, prepared.sensors, prepared.stretch)
+
+
+def test_a_sensor_that_is_dead_in_the_training_part_is_left_out_of_a_forecast(prepared: Prepared) -> None:
+    policy = quick()
+    dead = without(prepared, "Exaust", slice(0, len(prepared) // 2))
+    found = forecast.fit_forecast(dead, policy.forecast, policy.health, seed=3)
+    assert "Exaust" not in found.sensors
+    assert "Oil_P" in found.sensors
+
+
+def test_a_sensor_that_dies_later_does_not_move_the_parts_but_is_named(prepared: Prepared) -> None:
+    policy = quick()
+    dead = without(prepared, "Exaust", slice(int(0.75 * len(prepared)), None))
+    with pytest.raises(DataError, match=r"the (validation|test) part has no window.*missing most is Exaust"):
+        forecast.fit_forecast(dead, policy.forecast, policy.health, seed=3)
+
+
 # The alarm
 
 
@@ -166,6 +190,36 @@ def test_what_comes_later_changes_no_answer(prepared: Prepared, warner: alarm.Al
     part, _ = warner.usual.features(cut)
     np.testing.assert_allclose(whole[:known], part, rtol=1e-3, atol=1e-3)
     assert whole.shape[1] == len(names)
+
+
+def test_after_a_gap_the_machine_counts_as_warm_as_it_is(prepared: Prepared, warner: alarm.AlarmModel) -> None:
+    running = prepared.column("minutes_running")
+    late = int(np.flatnonzero(running > 300)[50])
+    short = Prepared(
+        prepared.times[late:],
+        prepared.values[late:],
+        prepared.sensors,
+        prepared.stretch[late:] - prepared.stretch[late],
+    )
+    every = load_policy().alarm.every_s
+    whole, part = (alarm.observe(each, every) for each in (prepared, short))
+    after = part.at[0] + 3600.0
+    told = []
+    for each in (whole, part):
+        features, names = warner.usual.features(each)
+        here = np.flatnonzero(each.at >= after)[:20]
+        told.append(features[here, names.index("level_together")].mean())
+    assert told[0] == pytest.approx(told[1], rel=0.25, abs=1.0)
+
+
+def test_a_sensor_that_does_not_move_says_nothing(prepared: Prepared) -> None:
+    values = prepared.values.copy()
+    values[:, prepared.sensors.index("Char_V")] = 28.0
+    still = Prepared(prepared.times, values, prepared.sensors, prepared.stretch)
+    found = alarm.fit_alarm(still, quick().alarm, PLANT.limits, seed=3)
+    assert "Char_V" not in found.usual.sensors
+    features, names = found.usual.features(alarm.observe(still, 30.0))
+    assert np.median(features[:, names.index("level_largest")]) < 10.0
 
 
 def test_the_test_part_teaches_neither_trees_nor_threshold(prepared: Prepared, warner: alarm.AlarmModel) -> None:
@@ -241,6 +295,39 @@ def test_a_trained_forecast_is_published_and_answers_what_it_answered_in_trainin
 def _written(policy: Policy, path: Path) -> Path:
     path.write_text(policy.model_dump_json())  # JSON is YAML
     return path
+
+
+@pytest.mark.usefixtures("table")
+def test_a_key_is_of_one_model_and_holds_no_quotes() -> None:
+    ModelFactory("xgb", MACHINE.name, run_key="test/one", policy=quick()).train()
+    with pytest.raises(ConfigurationError, match=f"is of the model xgb of machine '{MACHINE.name}'"):
+        ModelFactory("gru", MACHINE.name, run_key="test/one", policy=quick()).train()
+    with pytest.raises(ConfigurationError, match="expected one without quotes"):
+        ModelFactory("gru", "Bomba d'agua", run_key="Bomba d'agua")
+    assert "'" not in ModelFactory("gru", "Bomba d'agua").run_key
+
+
+def test_a_champion_that_cannot_be_used_any_more_is_replaced(table: Settings, readings: pd.DataFrame) -> None:
+    made = ModelFactory("xgb", MACHINE.name, run_key="test/one", policy=quick()).train()
+    assert made.model is not None
+    answerer = contest.load(made.model, table)
+    gone = replace(made.model, files={**made.model.files, "booster": replace(made.model.files["about"])})
+    promoted, reason = contest.better(answerer, gone, readings, 0.0, table)
+    assert promoted
+    assert "the champion cannot be used any more" in reason
+
+
+def test_a_model_is_asked_with_text_for_times_and_refuses_those_without_a_zone(
+    table: Settings, readings: pd.DataFrame
+) -> None:
+    made = ModelFactory("xgb", MACHINE.name, run_key="test/one", policy=quick()).train()
+    assert made.model is not None
+    model = contest.load(made.model, table)
+    last = readings.tail(2000)
+    text = last.assign(time=last["time"].map(lambda time: time.isoformat()))
+    pd.testing.assert_frame_equal(model.predict(text), model.predict(last))
+    with pytest.raises(DataError, match="has no zone"):
+        model.predict(last.assign(time=last["time"].dt.tz_localize(None)))
 
 
 def test_a_kind_that_does_not_exist_names_those_that_do() -> None:

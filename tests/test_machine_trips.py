@@ -66,8 +66,8 @@ def test_alarms_are_true_when_a_trip_follows_while_they_are_on_or_soon_after() -
     assert found.lead_min == pytest.approx((2200.0 / 60.0,))
 
 
-def test_an_alarm_that_is_on_for_days_tells_of_nothing() -> None:
-    found = catch([Episode(0, 4 * 86400.0)], np.array([3 * 86400.0]), 1800.0)
+def test_an_alarm_that_is_on_for_hours_tells_of_nothing() -> None:
+    found = catch([Episode(0, 3 * 3600.0)], np.array([2.5 * 3600.0]), 1800.0)
     assert (found.caught, found.false) == (0, 1)
 
 

@@ -62,9 +62,7 @@ class Rows:
         return nearest - self.at <= lead_s
 
     def where(self, mask: NDArray[np.bool_]) -> "Rows":
-        """Some of the rows, with the trips that came among them or soon after."""
-        if not mask.any():
-            return Rows(self.at[mask], self.run[mask], self.features[mask], self.names, self.trips_at[:0])
+        """Some of the rows, with all trips."""
         return Rows(self.at[mask], self.run[mask], self.features[mask], self.names, self.trips_at)
 
     def between(self, begin: float, end: float) -> "Rows":
@@ -133,7 +131,7 @@ def fit_alarm(
     """Learn one machine's alarm and judge it on its latest readings.
 
     What went before the test part is divided into blocks of time. Each is answered once by trees that learnt from the
-    others; these answers say which threshold costs least.
+    others, and learnt what is usual from them; these answers say which threshold costs least.
 
     Args:
         prepared: the machine's readings.
@@ -156,16 +154,22 @@ def fit_alarm(
             f"no failures to learn from: {before} trips before the test part, expected {policy.least_trips} or more; "
             "choose a longer period. No model was made"
         )
-    following = np.append(fell, np.inf)[np.searchsorted(fell, moments.at, side="right")] - moments.at
+    before_trip = fell[fell < cut]
+    following = np.append(before_trip, np.inf)[np.searchsorted(before_trip, moments.at, side="right")] - moments.at
     healthy = (moments.at < cut) & (following > HEALTHY_S)
     if not healthy.any():
         raise DataError(
             f"the machine trips within {HEALTHY_S / 3600:g} hours of each of its {len(moments.at)} moments at work; "
             "expected some without a trip near, to learn what is usual"
         )
+
+    def rows_of(usual: Usual) -> Rows:
+        return Rows(moments.at, moments.run, *usual.features(moments), fell)
+
     usual = Usual.fit(moments, healthy, limits)
-    rows = Rows(moments.at, moments.run, *usual.features(moments), fell)
-    known, test = rows.between(-np.inf, cut), rows.between(cut + lead, np.inf)
+    rows = rows_of(usual)
+    # Whether a trip follows within the lead is not known of what is nearer to the end.
+    known, test = rows.between(-np.inf, cut - lead), rows.between(cut + max(lead, APART_S), np.inf)
     if not len(test.at):
         raise DataError(
             f"the test part has no row: the machine works in {len(rows.at)} rows of {policy.every_s:g} s; expected a "
@@ -175,9 +179,11 @@ def fit_alarm(
     for number, (begin, end) in enumerate(_blocks(known, policy.folds)):
         inside = (known.at >= begin) & (known.at < end)
         learn = (known.at < begin - APART_S) | (known.at >= end + APART_S)
-        if not known.label(lead)[learn].any() or not inside.any():
+        apart = (moments.at < begin - APART_S) | (moments.at >= end + APART_S)
+        if not known.label(lead)[learn].any() or not inside.any() or not (healthy & apart).any():
             continue
-        held_out[inside] = answers(_learn(known, learn, policy, seed), known.features[inside], rows.names)
+        fold = rows_of(Usual.fit(moments, healthy & apart, limits)).between(-np.inf, cut - lead)
+        held_out[inside] = answers(_learn(fold, learn, policy, seed), fold.features[inside], fold.names)
         if watch is not None:
             watch(number, {"progress": (number + 1) / (policy.folds + 1)})
     answered = np.isfinite(held_out)
@@ -262,8 +268,9 @@ def judge(rows: Rows, probability: Array, threshold: float, policy: Alarm) -> di
 
     Returns:
         ``auc, pr_auc, precision, recall, f1`` of the rows at the threshold (NaN where the rows have one class only);
-        ``trips, trips_caught, lead_min`` (median, minutes), ``alarms, false_alarms`` and
-        ``false_alarms_per_month`` of 30 days; and ``mae, rmse, r2`` of the probability against the label.
+        ``trips, trips_caught, lead_min`` (median, minutes), ``alarms, false_alarms``, ``false_alarms_per_month`` of 30
+        days, ``alarm_share`` of the time at work in which one was on; and ``mae, rmse, r2`` of the probability against
+        the label.
     """
     labels = rows.label(60.0 * policy.lead_min)
     both = labels.any() and not labels.all()
@@ -277,7 +284,7 @@ def judge(rows: Rows, probability: Array, threshold: float, policy: Alarm) -> di
         "r2": float(1.0 - np.square(error).mean() / labels.var()) if both else float("nan"),
         "auc": float(roc_auc_score(labels, probability)) if both else float("nan"),
         "pr_auc": float(average_precision_score(labels, probability)) if both else float("nan"),
-        "precision": float(precision_score(labels, answered, zero_division=0.0)),
+        "precision": float(precision_score(labels, answered, zero_division=0.0)) if both else float("nan"),
         "recall": float(recall_score(labels, answered, zero_division=0.0)) if both else float("nan"),
         "f1": float(f1_score(labels, answered, zero_division=0.0)) if both else float("nan"),
         "threshold": threshold,
@@ -287,5 +294,6 @@ def judge(rows: Rows, probability: Array, threshold: float, policy: Alarm) -> di
         "alarms": float(found.alarms),
         "false_alarms": float(found.false),
         "false_alarms_per_month": found.false / months if months > 0.0 else float("nan"),
+        "alarm_share": found.on_s / max(float(len(rows.at)) * policy.every_s, 1.0),
         "test_rows": float(len(rows.at)),
     }

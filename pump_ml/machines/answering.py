@@ -17,8 +17,8 @@ from pump_ml.machines.health import HealthScore
 from pump_ml.machines.policy import Alarm, Forecast, Preparation
 from pump_ml.machines.preparation import Prepared, prepare
 from pump_ml.machines.sequences import unbroken
-from pump_ml.machines.trips import operating
-from pump_ml.machines.usual import Moments, Usual, observe
+from pump_ml.machines.trips import episodes, operating
+from pump_ml.machines.usual import NOT_SENSORS, Moments, Usual, observe
 from pump_ml.schema import TIME
 
 Array = NDArray[np.float64]
@@ -38,8 +38,25 @@ class Answerer(ABC):
         self.preparation = Preparation.model_validate(content["preparation"])
 
     def prepare(self, readings: pd.DataFrame) -> Prepared:
-        """The readings as the model learnt from such; a sensor that they lack counts as missing."""
-        return prepare(readings, self.ranges, self.preparation, sensors=self.sensors)
+        """The readings as the model learnt from such; a sensor that they lack counts as missing.
+
+        Times may be text in ISO 8601, as a server passes them on.
+
+        Raises:
+            DataError: there is no time, or it has no zone, or cannot be read.
+        """
+        if TIME not in readings:
+            raise DataError(f"readings lack the column {TIME}; there are: {', '.join(map(str, readings.columns))}")
+        try:
+            times = pd.to_datetime(readings[TIME], format="ISO8601")
+            zone = times.dt.tz
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"column {TIME} cannot be read: {error}; expected such as 2026-01-01T00:00:00Z") from error
+        if zone is None:
+            raise DataError(f"column {TIME} has no zone; expected such as 2026-01-01T00:00:00Z")
+        states = (name for name in NOT_SENSORS if name in self.ranges and name in readings)
+        sensors = tuple(dict.fromkeys((*self.sensors, *states)))
+        return prepare(readings.assign(**{TIME: times}), self.ranges, self.preparation, sensors=sensors)
 
     @abstractmethod
     def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +91,15 @@ class Forecaster(Answerer):
         """What the network sees, ``(rows, sensors + 1)``: the sensors from 0 to 1, and the score."""
         span = np.where(self.high > self.low, self.high - self.low, 1.0)
         score = self.health.of({name: prepared.column(name) for name in self.health.weights})
-        return np.column_stack([(prepared.values - self.low) / span, score]).astype(np.float32)
+        return np.column_stack([(self._values(prepared) - self.low) / span, score]).astype(np.float32)
+
+    def whole(self, prepared: Prepared) -> NDArray[np.bool_]:
+        """Which readings are of a machine at work, and have all that the network looks at, ``(rows,)``."""
+        found: NDArray[np.bool_] = operating(prepared) & np.isfinite(self._values(prepared)).all(axis=1)
+        return found
+
+    def _values(self, prepared: Prepared) -> Array:
+        return prepared.values[:, [prepared.sensors.index(name) for name in self.sensors]]
 
     def answer(self, windows: NDArray[np.float32]) -> Array:
         """Forecast scores of windows ``(n, sequence_length, sensors + 1)``, ``(n,)``."""
@@ -85,8 +110,7 @@ class Forecaster(Answerer):
     def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
         """``time, health, health_forecast``, and ``horizon_s`` in seconds, about; see `Answerer.predict`."""
         prepared = self.prepare(readings)
-        usable = operating(prepared) & np.isfinite(prepared.values).all(axis=1)
-        starts = unbroken(prepared.stretch, usable, self.policy.sequence_length, 0)
+        starts = unbroken(prepared.stretch, self.whole(prepared), self.policy.sequence_length, 0)
         if not len(starts):
             raise DataError(
                 f"machine {self.machine}: no {self.policy.sequence_length} readings in a row are whole and "
@@ -124,16 +148,22 @@ class Warner(Answerer):
         return np.asarray(self.booster.predict(self._matrix(features, feature_names=list(names))), dtype=np.float64)
 
     def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
-        """``time, trip_probability, alarm``; see `Answerer.predict`."""
+        """``time, trip_probability, alarm``; see `Answerer.predict`.
+
+        An alarm is one with hysteresis, as it was judged, so give the last two hours or more: what was before is
+        compared with, and an alarm that began earlier is not known.
+        """
         moments = observe(self.prepare(readings), self.policy.every_s)
         if not len(moments.at):
             raise DataError(f"machine {self.machine}: it does not work in any of the {len(readings)} readings")
-        probability = self.answer(moments)[-1:]
+        probability = self.answer(moments)
+        found = episodes(moments.at, probability, moments.run, self.threshold, self.policy)
+        ends = bool(found) and found[-1].end == moments.at[-1]
         return pd.DataFrame(
             {
                 TIME: pd.to_datetime(moments.at[-1:], unit="s", utc=True),
-                "trip_probability": probability,
-                "alarm": probability >= self.threshold,
+                "trip_probability": probability[-1:],
+                "alarm": [ends and bool(probability[-1] >= self.policy.off_below * self.threshold)],
             }
         )
 

@@ -1,15 +1,16 @@
-"""A machine's new model against its champion: both on the same rows, which neither learnt from if the data go on."""
+"""A machine's new model against its champion: both on the same period, which the new one did not learn from."""
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
 from pump_ml import artifacts
-from pump_ml.errors import ModelFileError
+from pump_ml.errors import DataError, ModelFileError
 from pump_ml.machines.answering import Forecaster, Warner, from_files
+from pump_ml.machines.policy import Forecast
 from pump_ml.machines.records import StoredModel
 from pump_ml.machines.sequences import create_sequences, unbroken
-from pump_ml.machines.trips import operating, trips
+from pump_ml.machines.trips import trips
 from pump_ml.machines.usual import observe
 from pump_ml.settings import Settings
 
@@ -30,9 +31,8 @@ def measure(model: Forecaster | Warner, readings: pd.DataFrame, since: float) ->
     """
     prepared = model.prepare(readings)
     if isinstance(model, Forecaster):
-        usable = operating(prepared) & np.isfinite(prepared.values).all(axis=1)
         length, horizon = model.policy.sequence_length, model.policy.horizon
-        starts = unbroken(prepared.stretch, usable, length, horizon)
+        starts = unbroken(prepared.stretch, model.whole(prepared), length, horizon)
         starts = starts[prepared.seconds[starts] >= since]
         if not len(starts):
             return float("nan")
@@ -69,14 +69,24 @@ def better(
         return True, "the first that may lead"
     try:
         standing = load(champion, settings)
-    except ModelFileError as error:
-        return True, f"the champion cannot be used any more: {error}"
-    name = MEASURE[champion.kind]
-    theirs, ours = measure(standing, readings, since), measure(challenger, readings, since)
+        theirs = measure(standing, readings, since)
+    except (ModelFileError, DataError, ValueError, TypeError, KeyError) as error:  # also one of an older version
+        return True, f"the champion cannot be used any more: {type(error).__name__}: {error}"
+    if _question(standing) != _question(challenger):
+        return True, "the champion answers another question: its horizon, lead or definition of a trip is another"
+    name, ours = MEASURE[champion.kind], measure(challenger, readings, since)
     told = f"{name} {ours:.3f} against {theirs:.3f} of the champion of {champion.created_at:%Y-%m-%d %H:%M:%S}"
     if ours > theirs or (np.isfinite(ours) and np.isnan(theirs)):
         return True, f"better than the champion: {told}"
     return False, f"not better than the champion: {told}"
+
+
+def _question(model: Forecaster | Warner) -> tuple[float, ...]:
+    """What a model is asked, as far as scores depend on it."""
+    asked = model.policy
+    if isinstance(asked, Forecast):
+        return (asked.sequence_length, asked.horizon)
+    return (asked.lead_min, asked.fall, asked.least_rpm, asked.every_s)
 
 
 def load(model: StoredModel, settings: Settings | None = None) -> Forecaster | Warner:

@@ -5,7 +5,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ from pump_ml.machines.policy import Forecast, Health, Policy
 from pump_ml.machines.preparation import Prepared
 from pump_ml.machines.sequences import create_sequences, unbroken
 from pump_ml.machines.trips import operating
+from pump_ml.machines.usual import NOT_SENSORS
+
+WHOLE = 0.95
+"""A sensor with a smaller share of usable readings in the training part is left out: a window needs all of them."""
 
 Array = NDArray[np.float64]
 
@@ -124,9 +128,11 @@ def fit_forecast(
         DataError: a sensor of the health score has no readings, or a part has no windows.
     """
     runs = operating(prepared)
-    parts, cut = divide(prepared, runs, policy)
+    cut = int(cuts(runs, policy)[0])
     in_training = np.zeros(len(prepared), dtype=np.bool_)
     in_training[:cut] = runs[:cut]
+    prepared = _without_holes(prepared, in_training, formula)
+    parts = divide(prepared, runs, policy)
     columns = {name: prepared.column(name) for name in formula.sensors}
     health = HealthScore.fit({name: each[in_training] for name, each in columns.items()}, formula)
     scaler = MinMaxScaler().fit(prepared.values[in_training])
@@ -160,14 +166,19 @@ def feature_table(values: Array, scaler: MinMaxScaler, score: Array) -> NDArray[
     return np.column_stack([scaler.transform(values), score]).astype(np.float32)
 
 
-def divide(prepared: Prepared, runs: NDArray[np.bool_], policy: Forecast) -> tuple[Parts, int]:
+def cuts(runs: NDArray[np.bool_], policy: Forecast) -> NDArray[np.int64]:
+    """Rows where the training part and the validation part end: shares of the readings while the machine runs."""
+    running = np.flatnonzero(runs)
+    shares = np.array([1.0 - policy.test - policy.validation, 1.0 - policy.test])
+    found: NDArray[np.int64] = running[(shares * len(running)).astype(int)] if len(running) else np.zeros(2, np.int64)
+    return found
+
+
+def divide(prepared: Prepared, runs: NDArray[np.bool_], policy: Forecast) -> Parts:
     """The windows of the earliest, the later and the latest readings, a gap between each two parts.
 
-    Parts are shares of the readings while the machine runs. The gap is a window and its horizon: so nothing that the
+    The gap is a window and its horizon: so nothing that the
     one part looks at or is asked for is near to what the other does.
-
-    Returns:
-        The parts, and the row where the training part ends.
 
     Raises:
         DataError: a part has no windows.
@@ -175,10 +186,7 @@ def divide(prepared: Prepared, runs: NDArray[np.bool_], policy: Forecast) -> tup
     usable = runs & np.isfinite(prepared.values).all(axis=1)
     span = policy.sequence_length + policy.horizon
     starts = unbroken(prepared.stretch, usable, policy.sequence_length, policy.horizon)
-    running = np.flatnonzero(usable)
-    shares = np.array([1.0 - policy.test - policy.validation, 1.0 - policy.test])
-    cuts = running[(shares * len(running)).astype(int)] if len(running) else np.zeros(2, dtype=int)
-    first, second = (int(cut) for cut in cuts)
+    first, second = cuts(runs, policy).tolist()
     parts = Parts(
         train=starts[starts + span <= first],
         validation=starts[(starts >= first + span) & (starts + span <= second)],
@@ -186,12 +194,29 @@ def divide(prepared: Prepared, runs: NDArray[np.bool_], policy: Forecast) -> tup
     )
     for name, part in vars(parts).items():
         if not len(part):
-            raise DataError(
-                f"the {name} part has no window: {len(running)} of {len(prepared)} readings are whole and of a running "
-                f"machine, in {len(starts)} windows of {policy.sequence_length} and {policy.horizon} ahead without a "
-                "gap; expected a longer period, shorter windows, or a longer limit for gaps and holes"
+            worst = (
+                prepared.sensors[int(np.isnan(prepared.values[runs]).sum(axis=0).argmax())] if runs.any() else "none"
             )
-    return parts, first
+            raise DataError(
+                f"the {name} part has no window: {int(usable.sum())} of {len(prepared)} readings are whole and of a "
+                f"running machine (the sensor missing most is {worst}), in {len(starts)} windows of "
+                f"{policy.sequence_length} and {policy.horizon} ahead without a gap; expected a longer period, shorter "
+                "windows, or a longer limit for gaps and holes"
+            )
+    return parts
+
+
+def _without_holes(prepared: Prepared, in_training: NDArray[np.bool_], formula: Health) -> Prepared:
+    """Without the sensors that are missing too often in the training part; those of the health score have to stay."""
+    there = (
+        np.isfinite(prepared.values[in_training]).mean(axis=0) if in_training.any() else np.ones(len(prepared.sensors))
+    )
+    learnt = [name not in NOT_SENSORS and share >= WHOLE for name, share in zip(prepared.sensors, there, strict=True)]
+    kept = [place for place, name in enumerate(prepared.sensors) if learnt[place] or name in formula.sensors]
+    left = {n: round(float(s), 4) for n, s in zip(prepared.sensors, there, strict=True) if n not in NOT_SENSORS}
+    names = tuple(prepared.sensors[place] for place in kept)
+    report = prepared.report | {"left_out": {n: share for n, share in left.items() if n not in names}}
+    return replace(prepared, values=prepared.values[:, kept], sensors=names, report=report)
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras ships no types

@@ -11,8 +11,8 @@ from typing import Any, cast
 import pandas as pd
 
 from pump_ml import catalog
-from pump_ml.artifacts import SAFE, Kind
-from pump_ml.errors import UnknownNameError
+from pump_ml.artifacts import SAFE, Kind, safe_name
+from pump_ml.errors import ConfigurationError, SourceError, UnknownNameError
 from pump_ml.machines import contest, publishing
 from pump_ml.machines.alarm import NoFailuresError
 from pump_ml.machines.answering import Forecaster, Warner, from_files
@@ -21,7 +21,7 @@ from pump_ml.machines.policy import Policy, load_policy
 from pump_ml.machines.preparation import Prepared, prepare
 from pump_ml.machines.publishing import TrainedModel
 from pump_ml.machines.records import StoredModel
-from pump_ml.schema import TIME
+from pump_ml.schema import ASSET, TIME
 from pump_ml.settings import Settings
 from pump_ml.sources import Source
 from pump_ml.sources.plant import load_plant
@@ -103,7 +103,9 @@ class ModelFactory:
         if model_type not in catalog.MACHINE_MODELS:
             raise UnknownNameError("kind of machine model", model_type, catalog.MACHINE_MODELS)
         self.kind, self.machine, self.period, self.seed = cast("Kind", model_type), machine, period, seed
-        self.run_key = run_key or f"{machine}/{model_type}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+        self.run_key = run_key or new_run_key(machine, model_type)
+        if strange := sorted(set(self.run_key) & set("'\"`\\")):
+            raise ConfigurationError(f"run key {self.run_key!r} holds {' '.join(strange)}; expected one without quotes")
         self.plant = load_plant(plant)
         self.source = source or SqlSource(machines=[machine], mapping=plant)
         self.policy = policy or load_policy()
@@ -114,11 +116,21 @@ class ModelFactory:
 
         Raises:
             SourceError: the machine, a column or the period is not there.
+        ConfigurationError: the run key is another model's.
             DataError: the readings do not suffice.
         """
         if found := publishing.published(self.run_key, self.settings, machine=self.machine, kind=self.kind):
+            if (found.machine, found.kind) != (self.machine, self.kind):
+                raise ConfigurationError(
+                    f"run key {self.run_key!r} is of the model {found.kind} of machine {found.machine!r}; expected a "
+                    "key of its own for each machine and kind"
+                )
             return Outcome(self.machine, self.kind, "published before", found.reason, found)
-        readings = self.source.fetch(*self.period).readings
+        fetched = self.source.fetch(*self.period).readings
+        readings = fetched[fetched[ASSET] == self.machine]
+        if readings.empty:
+            known = ", ".join(sorted(fetched[ASSET].dropna().unique())[:20])
+            raise SourceError(f"the source has no reading of machine {self.machine!r}; it has: {known or 'none'}")
         prepared = prepare(readings, self.plant.ranges, self.policy.preparation)
         log.info("%s %s: %s", self.machine, self.kind, _told(prepared))
         learn = catalog.load("kind of machine model", catalog.MACHINE_MODELS, self.kind)
@@ -165,6 +177,11 @@ class ModelFactory:
         cells = {name: sum(value.values()) for name, value in prepared.report.items() if isinstance(value, dict)}
         counted = {f"preparation.{name}": value for name, value in {**found, **cells}.items()}
         return {**policy.model_dump(mode="json"), "seed": self.seed, "plant": self.plant.name, **counted}
+
+
+def new_run_key(machine: str, kind: str) -> str:
+    """A key that no other training has."""
+    return f"{safe_name(machine)}/{kind}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
 
 
 def _answerer(kind: str, files: Mapping[str, bytes]) -> Forecaster | Warner:

@@ -14,14 +14,17 @@ SPEED = "Eng_RPM"
 STANDSTILL = 0.1
 """Share of the speed that a machine has most of the time, below which it does not work: it starts or stops."""
 
+OLDEST = 4.0
+"""An alarm that began more than so many leads before a trip does not count as one that told of it."""
+
 Array = NDArray[np.float64]
 
 
 def operating(prepared: Prepared) -> NDArray[np.bool_]:
     """Whether the machine works: it is told to run, and turns, ``(rows,)``; where it doesn't say so, all the time."""
     works = np.ones(len(prepared), dtype=np.bool_)
-    if RUNNING in prepared.sensors:
-        works &= prepared.column(RUNNING) >= 0.5
+    if RUNNING in prepared.sensors and np.isfinite(told := prepared.column(RUNNING)).any():
+        works &= told >= 0.5
     if SPEED in prepared.sensors:
         speed = prepared.column(SPEED)
         turning = speed[works & (speed > 0.0)]
@@ -89,7 +92,8 @@ class Caught:
         caught: those before which an alarm was on at some time of the lead.
         lead_min: from the beginning of the alarm to the trip, of those caught, in minutes.
         alarms: episodes.
-        false: those that no trip followed within the lead.
+        false: those that no trip followed within the lead, or only after hours.
+        on_s: how long alarms were on, in seconds.
     """
 
     trips: int
@@ -97,18 +101,19 @@ class Caught:
     lead_min: tuple[float, ...]
     alarms: int
     false: int
+    on_s: float
 
 
 def catch(alarms: Sequence[Episode], trips_at: Array, lead_s: float) -> Caught:
     """Hold alarms against trips.
 
     An alarm tells of a trip when it is on at some time from `lead_s` before it until it; one that ended earlier, or was
-    followed by none, is false.
+    followed by none, is false; so is one that began more than `OLDEST` leads before it.
     """
     begin, end = (np.array([getattr(each, name) for each in alarms]) for name in ("begin", "end"))
     told = (begin[None, :] < trips_at[:, None]) & (end[None, :] >= trips_at[:, None] - lead_s)
-    told &= begin[None, :] >= trips_at[:, None] - 24 * 3600.0  # an alarm that is on for days tells nothing
+    told &= begin[None, :] >= trips_at[:, None] - OLDEST * lead_s  # an alarm that is on for hours tells nothing
     lead = [float((trip - begin[row].min()) / 60.0) for trip, row in zip(trips_at, told, strict=True) if row.any()]
-    return Caught(
-        len(trips_at), len(lead), tuple(lead), len(alarms), int((~told.any(axis=0)).sum()) if len(alarms) else 0
-    )
+    false = int((~told.any(axis=0)).sum()) if len(alarms) else 0
+    on_s = float(sum(each.end - each.begin for each in alarms))
+    return Caught(len(trips_at), len(lead), tuple(lead), len(alarms), false, on_s)

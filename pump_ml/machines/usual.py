@@ -25,7 +25,9 @@ SLOPES_MIN = (5.0, 10.0, 20.0)
 FURTHEST = 30.0
 """Deviations are cut at so many of the usual ones."""
 RIDGE, SHRINK = 1e-2, 0.1
-NOT_SENSORS = (RUNNING, "minutes_running")
+SINCE = "minutes_running"
+"""Column of the minutes since the last start, where the controller tells them."""
+NOT_SENSORS = (RUNNING, SINCE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,8 @@ class Moments:
     Args:
         at: times in seconds since 1970, ascending, ``(n,)``.
         run: number of the uninterrupted run of the machine, ascending, ``(n,)``.
-        since_min: minutes since the run began, ``(n,)``.
+        since_min: minutes since the machine was started, as the controller tells, ``(n,)``; else since the run began,
+            which a gap in the readings ends as well.
         sensors: columns of `minute`.
         minute: means over the last minute, ``(n, sensors)``; NaN where nothing is known.
         speed: means of the speed over `LEVEL` and `USUAL`, ``(n, 2)``.
@@ -47,6 +50,11 @@ class Moments:
     sensors: tuple[str, ...]
     minute: Array
     speed: Array
+
+    def of(self, sensors: tuple[str, ...]) -> Array:
+        """Some columns of `minute`, ``(n, sensors)``."""
+        found: Array = self.minute[:, [self.sensors.index(name) for name in sensors]]
+        return found
 
 
 def observe(prepared: Prepared, every_s: float) -> Moments:
@@ -71,10 +79,14 @@ def observe(prepared: Prepared, every_s: float) -> Moments:
             found: Array = (sums[chosen + 1] - sums[begin]) / (counts[chosen + 1] - counts[begin]) + level
         return found
 
+    since = (at[chosen] - at[first[chosen]]) / 60.0
+    if SINCE in prepared.sensors:
+        told = prepared.column(SINCE)[chosen]
+        since = np.where(np.isfinite(told), told, since)
     return Moments(
         at=at[chosen],
         run=run[chosen],
-        since_min=(at[chosen] - at[first[chosen]]) / 60.0,
+        since_min=since,
         sensors=sensors,
         minute=np.column_stack([mean(sensor, MINUTE) for sensor in sensors]),
         speed=np.column_stack([mean(SPEED, span) for span in (LEVEL, USUAL)]),
@@ -118,13 +130,20 @@ class Usual:
             healthy: those of the training part that are long before a trip, ``(n,)``.
             limits: of the plant; those of sensors that the machine does not have are left out.
         """
-        middle = np.nanmedian(moments.minute[healthy], axis=0)
-        minute = np.where(np.isfinite(moments.minute), moments.minute, middle)
-        conditions = _conditions(moments, middle[moments.sensors.index(SPEED)])
+        found = moments.minute[healthy]
+        # One that does not move tells nothing, and any move of it later would be infinitely far.
+        moves = np.nanmax(found, axis=0) - np.nanmin(found, axis=0) > 1e-6 * np.abs(np.nanmedian(found, axis=0))
+        sensors = tuple(name for name, moved in zip(moments.sensors, moves, strict=True) if moved or name == SPEED)
+        table = moments.of(sensors)
+        middle = np.nanmedian(table[healthy], axis=0)
+        minute = np.where(np.isfinite(table), table, middle)
+        conditions = _conditions(moments, middle[sensors.index(SPEED)])
         mean, scale = conditions[healthy].mean(axis=0), conditions[healthy].std(axis=0) + 1e-9
         mean[0], scale[0] = 0.0, 1.0  # the constant
         given = (conditions - mean) / scale
-        square = given[healthy].T @ given[healthy] + RIDGE * healthy.sum() / 100.0 * np.eye(given.shape[1])
+        penalty = RIDGE * healthy.sum() / 100.0 * np.eye(given.shape[1])
+        penalty[0, 0] = 0.0  # the constant
+        square = given[healthy].T @ given[healthy] + penalty
         coefficients = np.linalg.solve(square, given[healthy].T @ minute[healthy])
         off = minute - given @ coefficients
         spread = _scatter(off[healthy])
@@ -138,10 +157,8 @@ class Usual:
             covariance = np.atleast_2d(np.cov(np.clip(each[healthy], -8.0, 8.0), rowvar=False))
             diagonal = np.diag(np.diag(covariance)) + 1e-6 * np.eye(len(covariance))
             precision.append(np.linalg.inv(covariance + SHRINK * diagonal))
-        kept = {name: float(limit) for name, limit in limits.items() if name in moments.sensors}
-        return cls(
-            moments.sensors, middle, mean, scale, coefficients, spread, changes, np.array(precision), centre, kept
-        )
+        kept = {name: float(limit) for name, limit in limits.items() if name in sensors}
+        return cls(sensors, middle, mean, scale, coefficients, spread, changes, np.array(precision), centre, kept)
 
     def features(self, moments: Moments) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         """What the trees see, ``(n, features)``, and its names. A missing reading counts as the usual one.
@@ -149,10 +166,11 @@ class Usual:
         The largest deviations of single sensors, and of all of them together (Mahalanobis); how much of the way from
         the usual value to the protection's limit is left (1 to 0), how fast it gets less, and when it is used up.
         """
-        known = np.isfinite(moments.minute)
+        table = moments.of(self.sensors)
+        known = np.isfinite(table)
         expected = (_conditions(moments, self.middle[self.sensors.index(SPEED)]) - self.mean) / self.scale
         expected = expected @ self.coefficients
-        minute = np.where(known, moments.minute, expected)
+        minute = np.where(known, table, expected)
         deviation = _cut((minute - expected) / self.spread)
         now, before, ten = _courses(deviation, moments)
         told = {

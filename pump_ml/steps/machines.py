@@ -4,23 +4,33 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
+from pump_ml.errors import ModelFileError
 from pump_ml.steps.common import Json, Progress, log, log_progress, step
 
 
 @step
-def reconcile_machines(check: Literal["nothing", "presence", "content"] = "content") -> Json:
+def reconcile_machines(check: Literal["nothing", "presence", "content"] = "content", *, strict: bool = False) -> Json:
     """Finish the publications of machines' models that died half way, and report what does not agree.
 
     Args:
         check: what is held against each other afterwards: ``nothing``; the ``presence`` of files, rows and versions; or
             the files' ``content`` too, for which each of them is read.
+        strict: raise where one could not be finished, after all were tried.
 
     Returns:
         What `pump_ml.machines.reconciling.reconcile` returns.
+
+    Raises:
+        ModelFileError: one could not be finished, and `strict`.
     """
     from pump_ml.machines.reconciling import reconcile
 
     report = reconcile(check=check)
+    if strict and report["failed"]:
+        raise ModelFileError(
+            "; ".join(f"{slot}: {told}" for slot, told in report["failed"].items())
+            + ". Nothing of these is lost; a damaged bundle in the outbox keeps its machine waiting until it is mended"
+        )
     if report.get("agree") is False:
         log.warning("files, rows and versions of the machines' models do not agree: %s", report)
     return report
