@@ -178,31 +178,49 @@ def run_all(
 @app.command()
 def predict(
     model: Annotated[str, typer.Option(help="Registered model, such as pump-diagnosis.")],
-    readings: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Parquet file of raw readings.")],
+    readings: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Parquet file of raw readings.")
+    ] = None,
+    snapshot: Annotated[
+        str | None,
+        typer.Option(help="In place of --readings, a key that `pump-ml dataset` printed: with its waveforms."),
+    ] = None,
     version: Annotated[str, typer.Option(help="Version number, or an alias.")] = "champion",
     explain: Annotated[
         bool, typer.Option("--explain", help="Print why: a row for each of the three sensors that mattered most.")
     ] = False,
 ) -> None:
-    """Answer raw readings with a registered model; prints CSV.
+    """Answer raw readings, of a file or of a snapshot, with a registered model; prints CSV.
 
-    Example: pump-ml predict --model pump-diagnosis --readings var/data/snapshots/v2-1a2b3c/readings.parquet --explain
+    Example: pump-ml predict --model pump-diagnosis --snapshot v2-1a2b3c --explain
+
+    Example: pump-ml predict --model pump-diagnosis --readings readings.parquet --version 3
     """
     import pandas as pd
 
     from pump_ml import explanation, registry
+    from pump_ml.work import readings_for
 
+    if (readings is None) == (snapshot is None):
+        raise ConfigurationError(
+            f"{'both' if readings else 'neither'} of --readings and --snapshot given; expected one of them: a Parquet "
+            "file, or the key that `pump-ml dataset` printed"
+        )
     registry.connect()
     loaded = registry.load_model(model, version)
-    try:
-        frame = pd.read_parquet(readings)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{readings} is no Parquet file; `pump-ml dataset --source files` makes one of CSV or text: {error}"
-        ) from error
     predictor = registry.predictor_of(loaded)
+    if snapshot is not None:
+        frame = readings_for(predictor, snapshot)
+    elif readings is not None:
+        try:
+            frame = pd.read_parquet(readings)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{readings} is no Parquet file; `pump-ml dataset --source files` makes one of CSV or text: {error}"
+            ) from error
     if missing := [column for column in predictor.columns if column not in frame]:
-        raise DataError(f"{readings} lacks {', '.join(missing)}; {model} needs {', '.join(predictor.columns)}")
+        asked = readings or f"snapshot {snapshot!r}"
+        raise DataError(f"{asked} lacks {', '.join(missing)}; {model} needs {', '.join(predictor.columns)}")
     # MLflow takes no whole numbers where the signature says double.
     frame = frame[list(predictor.columns)].astype({name: float for name in predictor.sensors if name in frame})
     answers = explanation.explain(predictor, frame) if explain else loaded.predict(frame)

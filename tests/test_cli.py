@@ -161,9 +161,24 @@ def test_predictions_of_the_champion_are_printed_as_csv(trained: Trained, tmp_pa
     assert (told.groupby(["run_id", "target"]).size() == 3).all()
     assert len(told) == 8 * 4 * 3
     assert told["text"].str.contains(" is normal: ").all()
+    snapshot = trained.stored["snapshot"]
+    whole = pump_ml("predict", "--model", MODEL, "--snapshot", snapshot)
+    assert whole.returncode == 0, whole.stderr
+    assert set(lines) <= set(whole.stdout.splitlines())
     missing = pump_ml("predict", "--model", MODEL, "--readings", str(tmp_path / "raw.parquet"), "--version", "99")
     assert missing.returncode == 1
     assert "models:/pump-diagnosis/99 cannot be loaded" in missing.stderr
+
+
+def test_predictions_are_asked_of_either_a_file_or_a_snapshot(tmp_path: Path) -> None:
+    file = tmp_path / "raw.parquet"
+    file.touch()
+    neither = pump_ml("predict", "--model", MODEL)
+    assert neither.returncode == 1
+    assert "neither of --readings and --snapshot given; expected one" in " ".join(neither.stderr.split())
+    both = pump_ml("predict", "--model", MODEL, "--readings", str(file), "--snapshot", "v2-0")
+    assert both.returncode == 1
+    assert "both of --readings and --snapshot given; expected one" in " ".join(both.stderr.split())
 
 
 def test_files_that_are_described_without_their_source_are_an_error_not_the_twin() -> None:
