@@ -25,7 +25,6 @@ from pump_ml.cli_options import (
     Mapping,
     OwnProblem,
     Preset,
-    Problem,
     Pumps,
     RunKey,
     Samples,
@@ -75,7 +74,7 @@ def dataset(
 @app.command()
 def train(
     snapshot: Annotated[str, typer.Option(help="Key that `pump-ml dataset` printed.")],
-    problem: Problem = "diagnosis",
+    problem: OwnProblem = None,
     family: Families = None,
     preset: Preset = "standard",
     seed: Seed = 7,
@@ -88,6 +87,7 @@ def train(
     Example: pump-ml train --snapshot v2-1a2b3c --family xgb --family cnn1d --set xgb.depth=6 --set cnn1d.epochs=20
     """
     values = parse_hyper(hyper)
+    problem = problem or steps.own_problem(snapshot)
     run = run or _new_run()
     with _closing(run):
         trained = _train(snapshot, problem, family, preset, seed, values, trials, run)
@@ -98,7 +98,7 @@ def train(
 @app.command()
 def tune(
     snapshot: Annotated[str, typer.Option(help="Key that `pump-ml dataset` printed.")],
-    problem: Problem = "diagnosis",
+    problem: OwnProblem = None,
     family: Families = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each family but the baseline.")] = 20,
     timeout_minutes: Annotated[
@@ -116,6 +116,7 @@ def tune(
     Example: pump-ml tune --snapshot v2-1a2b3c --family xgb --trials 20 --timeout-minutes 30
     """
     values = parse_hyper(hyper)
+    problem = problem or steps.own_problem(snapshot)
     run = run or _new_run()
     with _closing(run):
         plan = steps.plan(

@@ -6,14 +6,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pandas as pd
 import pytest
 import typer
 from conftest import Trained, noise
+from typer.testing import CliRunner
 
 from pump_ml import cli, registry, snapshots, steps
+from pump_ml.errors import PumpMLError
 from pump_ml.schema import Telemetry
 from pump_ml.settings import Settings
 from pump_ml.work import Work
@@ -101,6 +105,30 @@ def test_a_dataset_of_lives_is_made_in_shards_that_change_no_row(home: Path) -> 
     manifest = snapshots.load(Settings.load().data, "snapshots", one["snapshot"]).manifest
     assert (manifest["origin"]["days"], manifest["suite"]) == (10.0, "lives")
     assert len(list((home / "data" / "fleets").iterdir())) == 2
+
+
+def test_a_snapshot_is_learnt_for_the_problem_of_its_dataset_unless_another_is_named(
+    fleet: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, asked = Settings.load().data, []
+    origins = [
+        {"source": "simulated", "dataset": "v2"},
+        {"source": "simulated", "dataset": "v3"},
+        {"source": "files", "dataset": "v3"},
+        {},
+    ]
+    keys = [snapshots.store(root, "snapshots", replace(fleet, origin=origin)) for origin in origins]
+
+    def plan(_: str, problem: str, *__: Any, **___: Any) -> NoReturn:
+        asked.append(problem)
+        raise PumpMLError
+
+    monkeypatch.setattr(steps, "plan", plan)
+    for command in ("train", "tune"):
+        for key in keys:
+            CliRunner().invoke(cli.app, [command, "--snapshot", key])
+        CliRunner().invoke(cli.app, [command, "--snapshot", keys[1], "--problem", "rul"])
+    assert asked == ["diagnosis", "lives", "diagnosis", "diagnosis", "rul"] * 2
 
 
 def test_data_that_carry_nothing_stop_at_the_gate_and_only_the_baseline_is_registered(fleet: Telemetry) -> None:

@@ -61,6 +61,19 @@ def check_names(
             values.tuned_space(family, (hyper or {}).get(family, ()))
 
 
+def own_problem(snapshot: str) -> str:
+    """The problem that a snapshot's data are for: of the twin its dataset's, else ``diagnosis``.
+
+    Raises:
+        SnapshotError: there is no such snapshot.
+    """
+    from pump_ml import snapshots
+
+    origin = snapshots.read_manifest(Settings.load().data, "snapshots", snapshot)["origin"]
+    dataset = origin.get("dataset") if origin.get("source") == "simulated" else None
+    return catalog.DATASETS.get(str(dataset), "diagnosis")
+
+
 @step
 def plan(
     snapshot: str | None,
