@@ -325,6 +325,7 @@ def test_labels_that_were_shuffled_stop_the_run_at_the_gate(fleet: Telemetry) ->
     with pytest.raises(GateError, match=r"do not carry .*rul_pct \(mae: naive .*, baseline .*health_pct") as refused:
         steps.gate(plan, baseline)
     assert "mode" in str(refused.value)
+    assert "error is expected below 95 % of that of the naive answer" in str(refused.value)
     assert steps.close(plan["run_key"]) == {"killed": 0}
     assert versions() == {"1": "baseline"}
     assert registry.connect().get_registered_model(MODEL).aliases == {}
