@@ -111,7 +111,8 @@ def tune(
 ) -> None:
     """Tune families on the validation assets behind the baseline's gate; prints the best hyper-parameters.
 
-    Run again with the same --run it goes on. `pump-ml train` with the same options and --run trains with the best.
+    Run again with the same --run it goes on. `pump-ml train` with the same --run and options, --trials as well but not
+    --timeout-minutes, trains with the best.
 
     Example: pump-ml tune --snapshot v2-1a2b3c --family xgb --trials 20 --timeout-minutes 30
     """
@@ -122,6 +123,8 @@ def tune(
         plan = steps.plan(
             snapshot, problem, run, families=family, preset=preset, seed=seed, hyper=values, trials=trials
         )
+        if not plan["others"]:
+            console.print("nothing is tuned: the baseline is what the others are measured by; name another --family")
         with _bars() as progress:
             steps.gate(plan, steps.train(plan, "baseline", progress=progress))
             tuned = [

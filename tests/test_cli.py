@@ -131,6 +131,15 @@ def test_a_snapshot_is_learnt_for_the_problem_of_its_dataset_unless_another_is_n
     assert asked == ["diagnosis", "lives", "diagnosis", "diagnosis", "rul"] * 2
 
 
+@pytest.mark.usefixtures("crowned")
+def test_tuning_the_baseline_alone_says_that_nothing_is_tuned(trained: Trained) -> None:
+    words = ("tune", "--snapshot", trained.stored["snapshot"], "--family", "baseline", "--preset", "quick")
+    done = pump_ml(*words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tuned"] == []
+    assert "nothing is tuned: the baseline is what the others are measured by" in " ".join(done.stderr.split())
+
+
 def test_data_that_carry_nothing_stop_at_the_gate_and_only_the_baseline_is_registered(fleet: Telemetry) -> None:
     raw = snapshots.store(Settings.load().data, "raw", noise(fleet))
     stored = steps.snapshot(steps.validate(raw))
