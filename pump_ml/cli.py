@@ -25,7 +25,6 @@ from pump_ml.cli_options import (
     Mapping,
     OwnProblem,
     Preset,
-    Problem,
     Pumps,
     RunKey,
     Samples,
@@ -75,7 +74,7 @@ def dataset(
 @app.command()
 def train(
     snapshot: Annotated[str, typer.Option(help="Key that `pump-ml dataset` printed.")],
-    problem: Problem = "diagnosis",
+    problem: OwnProblem = None,
     family: Families = None,
     preset: Preset = "standard",
     seed: Seed = 7,
@@ -88,6 +87,7 @@ def train(
     Example: pump-ml train --snapshot v2-1a2b3c --family xgb --family cnn1d --set xgb.depth=6 --set cnn1d.epochs=20
     """
     values = parse_hyper(hyper)
+    problem = problem or steps.own_problem(snapshot)
     run = run or _new_run()
     with _closing(run):
         trained = _train(snapshot, problem, family, preset, seed, values, trials, run)
@@ -98,7 +98,7 @@ def train(
 @app.command()
 def tune(
     snapshot: Annotated[str, typer.Option(help="Key that `pump-ml dataset` printed.")],
-    problem: Problem = "diagnosis",
+    problem: OwnProblem = None,
     family: Families = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each family but the baseline.")] = 20,
     timeout_minutes: Annotated[
@@ -111,16 +111,20 @@ def tune(
 ) -> None:
     """Tune families on the validation assets behind the baseline's gate; prints the best hyper-parameters.
 
-    Run again with the same --run it goes on. `pump-ml train` with the same options and --run trains with the best.
+    Run again with the same --run it goes on. `pump-ml train` with the same --run and options, --trials as well but not
+    --timeout-minutes, trains with the best.
 
     Example: pump-ml tune --snapshot v2-1a2b3c --family xgb --trials 20 --timeout-minutes 30
     """
     values = parse_hyper(hyper)
+    problem = problem or steps.own_problem(snapshot)
     run = run or _new_run()
     with _closing(run):
         plan = steps.plan(
             snapshot, problem, run, families=family, preset=preset, seed=seed, hyper=values, trials=trials
         )
+        if not plan["others"]:
+            console.print("nothing is tuned: the baseline is what the others are measured by; name another --family")
         with _bars() as progress:
             steps.gate(plan, steps.train(plan, "baseline", progress=progress))
             tuned = [
@@ -178,31 +182,49 @@ def run_all(
 @app.command()
 def predict(
     model: Annotated[str, typer.Option(help="Registered model, such as pump-diagnosis.")],
-    readings: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Parquet file of raw readings.")],
+    readings: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Parquet file of raw readings.")
+    ] = None,
+    snapshot: Annotated[
+        str | None,
+        typer.Option(help="In place of --readings, a key that `pump-ml dataset` printed: with its waveforms."),
+    ] = None,
     version: Annotated[str, typer.Option(help="Version number, or an alias.")] = "champion",
     explain: Annotated[
         bool, typer.Option("--explain", help="Print why: a row for each of the three sensors that mattered most.")
     ] = False,
 ) -> None:
-    """Answer raw readings with a registered model; prints CSV.
+    """Answer raw readings, of a file or of a snapshot, with a registered model; prints CSV.
 
-    Example: pump-ml predict --model pump-diagnosis --readings var/data/snapshots/v2-1a2b3c/readings.parquet --explain
+    Example: pump-ml predict --model pump-diagnosis --snapshot v2-1a2b3c --explain
+
+    Example: pump-ml predict --model pump-diagnosis --readings readings.parquet --version 3
     """
     import pandas as pd
 
     from pump_ml import explanation, registry
+    from pump_ml.work import readings_for
 
+    if (readings is None) == (snapshot is None):
+        raise ConfigurationError(
+            f"{'both' if readings else 'neither'} of --readings and --snapshot given; expected one of them: a Parquet "
+            "file, or the key that `pump-ml dataset` printed"
+        )
     registry.connect()
     loaded = registry.load_model(model, version)
-    try:
-        frame = pd.read_parquet(readings)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{readings} is no Parquet file; `pump-ml dataset --source files` makes one of CSV or text: {error}"
-        ) from error
     predictor = registry.predictor_of(loaded)
+    if snapshot is not None:
+        frame = readings_for(predictor, snapshot)
+    elif readings is not None:
+        try:
+            frame = pd.read_parquet(readings)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{readings} is no Parquet file; `pump-ml dataset --source files` makes one of CSV or text: {error}"
+            ) from error
     if missing := [column for column in predictor.columns if column not in frame]:
-        raise DataError(f"{readings} lacks {', '.join(missing)}; {model} needs {', '.join(predictor.columns)}")
+        asked = readings or f"snapshot {snapshot!r}"
+        raise DataError(f"{asked} lacks {', '.join(missing)}; {model} needs {', '.join(predictor.columns)}")
     # MLflow takes no whole numbers where the signature says double.
     frame = frame[list(predictor.columns)].astype({name: float for name in predictor.sensors if name in frame})
     answers = explanation.explain(predictor, frame) if explain else loaded.predict(frame)

@@ -29,9 +29,12 @@ Shards = Annotated[int | None, typer.Option(help="Parts that the simulated rows 
 Seed = Annotated[int, typer.Option(help="Same seed: same rows, same split, same trees.")]
 Mapping = Annotated[str | None, typer.Option(help="Files: name or path of the YAML that describes them.")]
 DataPath = Annotated[str | None, typer.Option("--path", help="Files: folder, file or archive.")]
-Problem = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.PROBLEMS)}, or the path of a YAML.")]
 OwnProblem = Annotated[
-    str | None, typer.Option("--problem", help=f"{', '.join(catalog.PROBLEMS)}, or a YAML; unset, the dataset's own.")
+    str | None,
+    typer.Option(
+        "--problem",
+        help=f"{', '.join(catalog.PROBLEMS)}, or a YAML; unset, the dataset's own: lives for v3, else diagnosis.",
+    ),
 ]
 Preset = Annotated[str, typer.Option(help=f"One of {', '.join(catalog.PRESETS)}: how long they learn.")]
 Families = Annotated[

@@ -10,7 +10,7 @@
     │   ├── SnapshotError       a stored snapshot is missing, incomplete or altered
     │   └── ModelFileError      a model's file is missing, altered, or not one that may be read
     ├── LeakError               an answer would reach a model: a label among the features, an asset in two splits
-    ├── GateError               the data do not carry a target: the baseline does not beat the naive predictor
+    ├── GateError               the data do not carry a target: the baseline does not clearly beat the naive one
     ├── StorageFullError        a disk, a database or a bucket takes nothing more
     ├── MemoryLimitError        the step needs more memory than it may have
     └── StackError              the local Airflow stack did not start, or a DAG run failed
@@ -102,7 +102,7 @@ class LeakError(PumpMLError):
 
 
 class GateError(PumpMLError):
-    """The data do not carry a target: the baseline does not beat the naive predictor."""
+    """The data do not carry a target: the baseline does not clearly beat the naive one."""
 
 
 class StorageFullError(PumpMLError):

@@ -81,6 +81,7 @@ def explain(
             for sensor in np.argsort(-np.abs(moved), kind="stable")[:top]:
                 name, unit = found.sensors[sensor], predictor.units.get(found.sensors[sensor], "")
                 value, usual = found.shown[place, sensor], found.reference[place, sensor]
+                shown, expected = _apart(value, usual)
                 rows.append({
                     **{key: answered[key] for key in KEYS},
                     "target": target.name,
@@ -90,8 +91,8 @@ def explain(
                     "reference": usual,
                     "unit": unit,
                     "contribution": moved[sensor],
-                    "text": f"{_told(answered, target)}: {name} shows {value:.4g}{unit and ' ' + unit} where "
-                    f"{usual:.4g} is {word}: {moved[sensor]:+.3g}",
+                    "text": f"{_told(answered, target)}: {name} shows {shown}{unit and ' ' + unit} where "
+                    f"{expected} is {word}: {moved[sensor]:+.3g}",
                 })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -198,6 +199,12 @@ def _explained(table: pd.DataFrame, answered: pd.DataFrame, target: Target) -> A
     codes = np.array([target.classes.index(name) for name in answered[target.name]])
     chosen: Array = probabilities[np.arange(len(table)), codes.repeat(len(table) // len(codes))]
     return chosen
+
+
+def _apart(value: float, usual: float) -> tuple[str, str]:
+    """Both with four significant digits, or with as many, seven at most, as it takes to tell them apart."""
+    digits = next((digits for digits in range(4, 8) if f"{value:.{digits}g}" != f"{usual:.{digits}g}"), 4)
+    return f"{value:.{digits}g}", f"{usual:.{digits}g}"
 
 
 def _told(answered: Mapping[Any, Any], target: Target) -> str:

@@ -299,12 +299,19 @@ def load_problem(name: str | Path, settings: Settings | None = None) -> Problem:
     content = _read_yaml(path)
     override = (settings or Settings.load()).targets_file
     if override is not None and content.get("name") in (replaced := _read_yaml(override)):
-        content["targets"] = replaced[content["name"]]
+        called = content["name"]
+        content["targets"] = replaced[called]
+        return parse_problem(content, where=f"{path} with {override}", targets_at=f"{override}: {called}")
     return parse_problem(content, where=str(path))
 
 
-def parse_problem(content: dict[str, Any], *, where: str) -> Problem:
+def parse_problem(content: dict[str, Any], *, where: str, targets_at: str | None = None) -> Problem:
     """A problem from the content of its YAML, where ``predicts`` lists the columns and ``targets`` their thresholds.
+
+    Args:
+        content: of the YAML.
+        where: what an error names.
+        targets_at: what an error of the thresholds names, where they come from elsewhere.
 
     Raises:
         ConfigurationError: it breaks the schema, or sets a hyper-parameter that does not exist or lies out of bounds.
@@ -315,7 +322,8 @@ def parse_problem(content: dict[str, Any], *, where: str) -> Problem:
     if thresholds != "none":
         if not isinstance(thresholds, dict) or sorted(thresholds) != sorted(names):
             raise ConfigurationError(
-                f"{where}: targets is {thresholds!r}; expected 'none' or a threshold for each of {', '.join(names)}"
+                f"{targets_at or f'{where}: targets'} is {thresholds!r}; expected 'none' or a threshold for each of "
+                f"{', '.join(names)}"
             )
         predicts = [entry | {"threshold": thresholds[entry["name"]]} for entry in predicts]
     try:

@@ -101,6 +101,22 @@ class Waveforms:
         values = np.array(waves, dtype=np.float32).reshape(len(waves), len(channels), samples)
         return cls(readings.loc[there, list(KEYS)].reset_index(drop=True), values, channels, rate_hz)
 
+    def in_cells(self, readings: pd.DataFrame) -> pd.DataFrame:
+        """Readings with the usable waveforms in the cells of a column for each channel, as `in_columns` takes them.
+
+        Raises:
+            DataError: only listed, without their values.
+        """
+        if self.values is None:
+            raise DataError("waveforms without their values cannot stand in cells; read them whole")
+        kept = self.usable()
+        columns = {
+            channel.name: pd.Series(list(self.values[kept, place]), dtype=object)
+            for place, channel in enumerate(self.channels)
+        }
+        rows = self.rows.loc[kept, list(KEYS)].reset_index(drop=True)
+        return readings.merge(rows.assign(**columns), on=list(KEYS), how="left")
+
     def usable(self) -> NDArray[np.bool_]:
         """Which are records that say something: finite, not flat, and the only one of their reading."""
         if self.values is None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pump_ml import benchmark_page
+from pump_ml.local import command
 
 NUMERIC = ("value", "threshold", "limit", "seconds")
 BOUND = {"higher": "≥", "lower": "≤"}
@@ -131,13 +132,17 @@ def _next(report: Mapping[str, Any]) -> list[Text]:
     if report.get("compare"):
         lines = {"MLflow": str(report["compare"])}
     else:
-        lines = {"make ui": "compare the runs in MLflow, look at the DAGs in Airflow", "make run": "train again"}
+        lines = {
+            command("ui"): "compare the runs in MLflow, look at the DAGs in Airflow",
+            command("run"): "train again",
+        }
     if report["champion"]:
         lines["Python"] = f'mlflow.pyfunc.load_model("models:/{report["champion"]["name"]}@champion")'
     if report.get("data_docs"):
         lines["data docs"] = str(report["data_docs"])
+    width = max(10, *(len(name) + 1 for name in lines))
     # a path or a line of code is for copying: no wrapping
     return [
         Text("next", style="bold"),
-        *(Text(f"  {name:10}{text}", no_wrap=True, overflow="ignore") for name, text in lines.items()),
+        *(Text(f"  {name:{width}}{text}", no_wrap=True, overflow="ignore") for name, text in lines.items()),
     ]

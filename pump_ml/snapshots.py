@@ -112,17 +112,26 @@ def store(
     return key
 
 
+def read_manifest(root: UPath, kind: str, key: str) -> dict[str, Any]:
+    """What is told of stored readings, without reading them.
+
+    Raises:
+        SnapshotError: there is no such key, or it was never finished.
+    """
+    folder = root / kind / key
+    if not NAME.fullmatch(key) or not files.exists(folder / MANIFEST):
+        known = ", ".join(files.names(root / kind))
+        raise SnapshotError(f"no {kind} {key!r} under {root}; there are: {known or 'none'}")
+    return dict(files.read_json(folder / MANIFEST))
+
+
 def load(root: UPath, kind: str, key: str) -> Snapshot:
     """Read stored readings and check that they are what was stored.
 
     Raises:
         SnapshotError: there is no such key, it was never finished, or its rows were altered.
     """
-    folder = root / kind / key
-    if not NAME.fullmatch(key) or not files.exists(folder / MANIFEST):
-        known = ", ".join(files.names(root / kind))
-        raise SnapshotError(f"no {kind} {key!r} under {root}; there are: {known or 'none'}")
-    manifest = files.read_json(folder / MANIFEST)
+    folder, manifest = root / kind / key, read_manifest(root, kind, key)
     frame = files.read_parquet(folder / ROWS)
     if (found := content_hash(frame)) != manifest["content_sha256"]:
         raise SnapshotError(

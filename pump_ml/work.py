@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pump_ml import figures, files, registry, snapshots, splits
-from pump_ml.errors import ConfigurationError
+from pump_ml.errors import ConfigurationError, DataError
 from pump_ml.models import Family, Predictor, Recording, Watch, committee
 from pump_ml.models.checkpoint import Checkpoint
 from pump_ml.problems import Problem
@@ -76,8 +76,7 @@ class Work:
     @property
     def recording(self) -> Recording | None:
         """How the snapshot's waveforms were taken; None where it has none."""
-        told = self.snapshot.manifest.get("waveforms")
-        return told and Recording.from_json({name: told[name] for name in ("channels", "rate_hz", "samples")})
+        return recording_of(self.snapshot)
 
     @cached_property
     def taken(self) -> Waveforms | None:
@@ -218,6 +217,33 @@ class Work:
             self.rows(part), key=self.plan["snapshot"], content_hash=self.snapshot.content_hash,
             source=str(self.settings.data / "snapshots" / self.plan["snapshot"]), context=part, run=run,
         )  # fmt: skip
+
+
+def recording_of(snapshot: snapshots.Snapshot) -> Recording | None:
+    """How a snapshot's waveforms were taken; None where it has none."""
+    told = snapshot.manifest.get("waveforms")
+    return told and Recording.from_json({name: told[name] for name in ("channels", "rate_hz", "samples")})
+
+
+def readings_for(predictor: Predictor, key: str) -> pd.DataFrame:
+    """All readings of a snapshot, with its waveforms in their cells for a model that looks at them.
+
+    Raises:
+        DataError: the model looks at other waveforms than the snapshot has.
+        SnapshotError: see `pump_ml.snapshots.load`.
+    """
+    root = Settings.load().data
+    snapshot = snapshots.load(root, "snapshots", key)
+    readings = snapshot.telemetry.readings
+    if predictor.recording is None:
+        return readings
+    recording, waveforms = recording_of(snapshot), snapshots.load_waveforms(root, snapshot)
+    if recording is None or waveforms is None or not recording.like(predictor.recording):
+        raise DataError(
+            f"the model looks at waveforms of {predictor.recording}, and snapshot {key!r} has {recording or 'none'}; "
+            "take a snapshot with such waveforms"
+        )
+    return waveforms.in_cells(readings)
 
 
 class Curves:

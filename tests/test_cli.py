@@ -6,14 +6,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pandas as pd
 import pytest
 import typer
 from conftest import Trained, noise
+from typer.testing import CliRunner
 
 from pump_ml import cli, registry, snapshots, steps
+from pump_ml.errors import PumpMLError
 from pump_ml.schema import Telemetry
 from pump_ml.settings import Settings
 from pump_ml.work import Work
@@ -103,6 +107,39 @@ def test_a_dataset_of_lives_is_made_in_shards_that_change_no_row(home: Path) -> 
     assert len(list((home / "data" / "fleets").iterdir())) == 2
 
 
+def test_a_snapshot_is_learnt_for_the_problem_of_its_dataset_unless_another_is_named(
+    fleet: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, asked = Settings.load().data, []
+    origins = [
+        {"source": "simulated", "dataset": "v2"},
+        {"source": "simulated", "dataset": "v3"},
+        {"source": "files", "dataset": "v3"},
+        {},
+    ]
+    keys = [snapshots.store(root, "snapshots", replace(fleet, origin=origin)) for origin in origins]
+
+    def plan(_: str, problem: str, *__: Any, **___: Any) -> NoReturn:
+        asked.append(problem)
+        raise PumpMLError
+
+    monkeypatch.setattr(steps, "plan", plan)
+    for command in ("train", "tune"):
+        for key in keys:
+            CliRunner().invoke(cli.app, [command, "--snapshot", key])
+        CliRunner().invoke(cli.app, [command, "--snapshot", keys[1], "--problem", "rul"])
+    assert asked == ["diagnosis", "lives", "diagnosis", "diagnosis", "rul"] * 2
+
+
+@pytest.mark.usefixtures("crowned")
+def test_tuning_the_baseline_alone_says_that_nothing_is_tuned(trained: Trained) -> None:
+    words = ("tune", "--snapshot", trained.stored["snapshot"], "--family", "baseline", "--preset", "quick")
+    done = pump_ml(*words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tuned"] == []
+    assert "nothing is tuned: the baseline is what the others are measured by" in " ".join(done.stderr.split())
+
+
 def test_data_that_carry_nothing_stop_at_the_gate_and_only_the_baseline_is_registered(fleet: Telemetry) -> None:
     raw = snapshots.store(Settings.load().data, "raw", noise(fleet))
     stored = steps.snapshot(steps.validate(raw))
@@ -161,9 +198,24 @@ def test_predictions_of_the_champion_are_printed_as_csv(trained: Trained, tmp_pa
     assert (told.groupby(["run_id", "target"]).size() == 3).all()
     assert len(told) == 8 * 4 * 3
     assert told["text"].str.contains(" is normal: ").all()
+    snapshot = trained.stored["snapshot"]
+    whole = pump_ml("predict", "--model", MODEL, "--snapshot", snapshot)
+    assert whole.returncode == 0, whole.stderr
+    assert set(lines) <= set(whole.stdout.splitlines())
     missing = pump_ml("predict", "--model", MODEL, "--readings", str(tmp_path / "raw.parquet"), "--version", "99")
     assert missing.returncode == 1
     assert "models:/pump-diagnosis/99 cannot be loaded" in missing.stderr
+
+
+def test_predictions_are_asked_of_either_a_file_or_a_snapshot(tmp_path: Path) -> None:
+    file = tmp_path / "raw.parquet"
+    file.touch()
+    neither = pump_ml("predict", "--model", MODEL)
+    assert neither.returncode == 1
+    assert "neither of --readings and --snapshot given; expected one" in " ".join(neither.stderr.split())
+    both = pump_ml("predict", "--model", MODEL, "--readings", str(file), "--snapshot", "v2-0")
+    assert both.returncode == 1
+    assert "both of --readings and --snapshot given; expected one" in " ".join(both.stderr.split())
 
 
 def test_files_that_are_described_without_their_source_are_an_error_not_the_twin() -> None:

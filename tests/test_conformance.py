@@ -121,17 +121,6 @@ def run_to_failure(problem: Problem) -> Telemetry:
     return Telemetry(readings, sensors, ("rul_cycles",), "telemetry", waveforms=waveforms)
 
 
-def with_waveforms(readings: pd.DataFrame, waveforms: Waveforms | None) -> pd.DataFrame:
-    """Readings with the waveforms in their cells, as they are passed to a model that looks at them."""
-    assert waveforms is not None
-    assert waveforms.values is not None
-    columns = {
-        channel.name: pd.Series(list(waveforms.values[:, place]), dtype=object)
-        for place, channel in enumerate(waveforms.channels)
-    }
-    return readings.merge(waveforms.rows.assign(**columns), on=list(KEYS), how="left")
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fitted:
     """A family that has learnt a problem, and other machines to ask about."""
@@ -178,7 +167,8 @@ def fitted(request: pytest.FixtureRequest, data: tuple[Problem, Telemetry]) -> F
     )
     readings = telemetry.readings[telemetry.readings["asset_id"].isin(assets[cut[2] :])]
     if family.inputs == "waveform":
-        readings = with_waveforms(readings, telemetry.waveforms)
+        assert telemetry.waveforms is not None
+        readings = telemetry.waveforms.in_cells(readings)
     return Fitted(family, problem, train, validation, test, readings, predictor, reports)
 
 

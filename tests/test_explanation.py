@@ -92,6 +92,24 @@ def test_an_explanation_names_sensor_value_reference_and_units_in_words(
     assert told["unit"].tolist() == ["mm/s", "mm/s", "bar", "mm/s"]
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (2388.04, "shows 2388.04 mm/s where 2388.02 is usual"),
+        (2389.0, "shows 2389 mm/s where 2388 is usual"),
+        (2388.02, "shows 2388 mm/s where 2388 is usual"),
+    ],
+    ids=["close", "apart", "the same"],
+)
+def test_a_value_and_its_reference_are_told_with_the_digits_in_which_they_differ(
+    additive: tuple[Predictor, pd.DataFrame], value: float, words: str
+) -> None:
+    predictor, _ = additive
+    predictor.usual = {"vibration_mm_s": 2388.02, "pressure_bar": 1.0, "current_a": 1.0}
+    told = explain(predictor, _readings(predictor, [[value, 1.0, 1.0]] * 4), top=1)
+    assert words in told["text"].iloc[0]
+
+
 def test_a_model_that_remembers_no_usual_reading_says_so(additive: tuple[Predictor, pd.DataFrame]) -> None:
     predictor, readings = additive
     predictor.usual = {}

@@ -202,10 +202,19 @@ def test_without_a_dag_folder_nothing_is_started(tmp_path: Path) -> None:
     assert not config.home.exists()
 
 
-def test_status_and_stop_say_so_when_nothing_runs(config: StackConfig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_and_stop_say_so_when_nothing_runs(
+    config: StackConfig, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not commands.status(config=config)
+    (tmp_path / "Makefile").touch()
     assert not commands.status(config=config)
     commands.stop(config=config)
-    assert capsys.readouterr().out.splitlines() == ["not running; start it with `make ui`", "nothing was running"]
+    assert capsys.readouterr().out.splitlines() == [
+        "not running; start it with `pump-ml local ui`",
+        "not running; start it with `make ui`",
+        "nothing was running",
+    ]
 
 
 # --- with Airflow -----------------------------------------------------------------------------------------------------

@@ -140,6 +140,30 @@ def test_a_deployment_replaces_the_thresholds_of_the_problems_it_names(
         load_problem("diagnosis")
 
 
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (
+            {"severity": 0.5},
+            r"targets\.yaml: diagnosis is \{'severity': 0\.5\}; expected 'none' or a threshold for each",
+        ),
+        (
+            dict.fromkeys(("severity", "mode", "rul_pct", "health_pct"), "low"),
+            r"diagnosis\.yaml with .*targets\.yaml: ",
+        ),
+    ],
+    ids=["not all targets", "no numbers"],
+)
+def test_an_error_of_the_deployments_thresholds_names_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targets: dict[str, Any], message: str
+) -> None:
+    file = tmp_path / "targets.yaml"
+    file.write_text(yaml.safe_dump({"diagnosis": targets}))
+    monkeypatch.setenv("PUMP_ML_TARGETS_FILE", str(file))
+    with pytest.raises(ConfigurationError, match=message):
+        load_problem("diagnosis")
+
+
 # Features
 
 

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +93,17 @@ def test_the_decision_the_champion_and_what_to_do_next_stand_below() -> None:
     assert "promoted: meets every target [first champion]" in shown
     assert "champion: pump-diagnosis version 3 (cnn1d)" in shown
     assert 'Python mlflow.pyfunc.load_model("models:/pump-diagnosis@champion")' in shown
+
+
+def test_what_to_do_next_can_be_done_in_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = lines(report())
+    assert "pump-ml local ui compare the runs in MLflow, look at the DAGs in Airflow" in shown
+    assert "pump-ml local run train again" in shown
+    (tmp_path / "Makefile").touch()
+    shown = lines(report())
+    assert "make ui compare the runs in MLflow, look at the DAGs in Airflow" in shown
+    assert "make run train again" in shown
 
 
 def test_without_a_champion_nothing_is_offered_to_load() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import closing
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -16,8 +17,10 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import FLEET, Trained, noise, train_all
+from typer.testing import CliRunner
 
 from pump_ml import catalog, models, registry, snapshots, steps
+from pump_ml.cli import app
 from pump_ml.errors import ConfigurationError, DataError, GateError, SnapshotError, UnknownNameError
 from pump_ml.schema import Telemetry
 from pump_ml.settings import Settings
@@ -322,6 +325,7 @@ def test_labels_that_were_shuffled_stop_the_run_at_the_gate(fleet: Telemetry) ->
     with pytest.raises(GateError, match=r"do not carry .*rul_pct \(mae: naive .*, baseline .*health_pct") as refused:
         steps.gate(plan, baseline)
     assert "mode" in str(refused.value)
+    assert "error is expected below 95 % of that of the naive answer" in str(refused.value)
     assert steps.close(plan["run_key"]) == {"killed": 0}
     assert versions() == {"1": "baseline"}
     assert registry.connect().get_registered_model(MODEL).aliases == {}
@@ -531,7 +535,7 @@ def test_a_champion_of_another_window_length_is_called_unfit_and_falls(crowned: 
 
 def test_a_family_of_waveforms_goes_all_the_way_and_fits_where_such_waveforms_are(crowned: Trained) -> None:
     """Its registered model is judged on the rows of the others, answers readings with arrays in their cells, and is
-    called unfit only where the data have no waveforms of its kind."""
+    called unfit only where the data have no waveforms of its kind. The command line asks it about a snapshot."""
     fetched = steps.fetch("simulated", {"pumps": 28, "samples": 8, "seed": 8, "waveforms_h": 1.0})
     stored = steps.snapshot(steps.validate(fetched["raw"]))
     small = {"bands": 16, "filters": 4, "epochs": 3}
@@ -551,23 +555,24 @@ def test_a_family_of_waveforms_goes_all_the_way_and_fits_where_such_waveforms_ar
     assert told.startswith("it looks at waveforms of drive_end_g, non_drive_end_g at 25600 Hz with 10240 samples")
 
     assert work.waveforms is not None
-    assert work.waveforms.values is not None
     asset = work.split.test[0]
     readings = work.rows("test")
-    readings = readings[readings["asset_id"] == asset]
-    waves = work.waveforms.rows.assign(
-        **{
-            channel.name: pd.Series(list(work.waveforms.values[:, place]), dtype=object)
-            for place, channel in enumerate(work.waveforms.channels)
-        }
-    )
-    asked = readings.merge(waves, on=["asset_id", "run_id", "time"], how="left")
+    asked = work.waveforms.in_cells(readings[readings["asset_id"] == asset])
     answers = model.predict(asked[list(predictor.columns)])
     judged = predictor.table(work.judged("waveform").of_assets([asset]))
     pd.testing.assert_frame_equal(
         answers[["run_id", "rul_pct"]].reset_index(drop=True), judged[["run_id", "rul_pct"]].reset_index(drop=True),
         rtol=1e-5,
     )  # fmt: skip
+
+    command = ["predict", "--model", MODEL, "--version", str(candidates[1]["version"]), "--snapshot"]
+    done = CliRunner().invoke(app, [*command, stored["snapshot"]])
+    assert done.exit_code == 0, done.output
+    printed = pd.read_csv(StringIO(done.stdout)).set_index("run_id")["rul_pct"]
+    assert set(printed.index.str.split("/").str[0]) == set(work.snapshot.telemetry.readings["asset_id"])
+    pd.testing.assert_series_equal(printed[answers["run_id"]], answers.set_index("run_id")["rul_pct"], rtol=1e-5)
+    with pytest.raises(DataError, match=r"looks at waveforms of drive_end_g, .*, and snapshot 'v2-.*' has none; take"):
+        CliRunner().invoke(app, [*command, crowned.stored["snapshot"]], catch_exceptions=False)
 
 
 def test_a_champion_of_an_older_format_is_called_unfit_and_falls(

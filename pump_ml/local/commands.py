@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pump_ml import steps
 from pump_ml.errors import StackError
-from pump_ml.local import stack
+from pump_ml.local import command, stack
 from pump_ml.local.airflow_api import AirflowApi, last_words
 from pump_ml.local.progress import Clock, Progress
 from pump_ml.local.record import Record
@@ -83,7 +83,7 @@ def ui(*, config: StackConfig | None = None) -> None:
         "Airflow": f"{record.airflow}  login admin, password {stack.password(config)}",
         "training": f"{record.airflow}/dags/{TRAINING}",
         **({"MLflow": _experiment(record.mlflow)} if record.mlflow else {}),
-        "stop": "make stop",
+        "stop": command("stop"),
     }
     for name, value in rows.items():
         console.print(f"{name:9} {value}", markup=False, highlight=False, soft_wrap=True)
@@ -101,14 +101,16 @@ def status(*, config: StackConfig | None = None) -> bool:
     record = stack.running(config)
     console = Console()
     if record is None:
-        console.print("not running; start it with `make ui`")
+        console.print(f"not running; start it with `{command('ui')}`")
         return False
     since = datetime.fromtimestamp(record.started).astimezone()
     rows = {
         "Airflow": record.airflow,
         **({"MLflow": record.mlflow} if record.mlflow else {}),
         "since": f"{since:%Y-%m-%d %H:%M:%S}",
-        "used by": f"process {record.owner}" if record.owner else "nobody in particular; it stays up until `make stop`",
+        "used by": f"process {record.owner}"
+        if record.owner
+        else f"nobody in particular; it stays up until `{command('stop')}`",
         "processes": ", ".join(f"{name} {pid}" for name, pid in record.pids.items()),
         "logs": str(config.home / "logs"),
     }
@@ -145,7 +147,7 @@ def _unowned(config: StackConfig) -> Record | None:
     if record and record.owner:
         raise StackError(
             f"process {record.owner} is using the stack in {config.home} for a run of its own, which you can watch at "
-            f"{record.airflow}; wait for it, or end it with `make stop`"
+            f"{record.airflow}; wait for it, or end it with `{command('stop')}`"
         )
     return record
 

@@ -11,7 +11,7 @@ from pump_ml.steps.common import Json, Progress, log_progress, step
 from pump_ml.steps.dataset import fetch, make_shard, plan_shards, snapshot, validate
 from pump_ml.steps.machines import reconcile_machines, train_machine
 from pump_ml.steps.outcome import close, evaluate, promote, reconcile, report
-from pump_ml.steps.training import check_names, gate, plan, read_candidates, read_plan, train
+from pump_ml.steps.training import check_names, gate, own_problem, plan, read_candidates, read_plan, train
 from pump_ml.steps.tuning import tune
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "gate",
     "log_progress",
     "make_shard",
+    "own_problem",
     "plan",
     "plan_shards",
     "promote",

@@ -61,6 +61,19 @@ def check_names(
             values.tuned_space(family, (hyper or {}).get(family, ()))
 
 
+def own_problem(snapshot: str) -> str:
+    """The problem that a snapshot's data are for: of the twin its dataset's, else ``diagnosis``.
+
+    Raises:
+        SnapshotError: there is no such snapshot.
+    """
+    from pump_ml import snapshots
+
+    origin = snapshots.read_manifest(Settings.load().data, "snapshots", snapshot)["origin"]
+    dataset = origin.get("dataset") if origin.get("source") == "simulated" else None
+    return catalog.DATASETS.get(str(dataset), "diagnosis")
+
+
 @step
 def plan(
     snapshot: str | None,
@@ -402,9 +415,9 @@ def gate(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> Json:
     ]
     if failed:
         raise GateError(
-            f"the data do not carry {', '.join(failed)}: a constant answer is as good as the baseline, so nothing "
-            "else is trained. Check the labels, bring more assets or sensors that see the fault, or drop the target "
-            "from the problem"
+            f"the data do not carry {', '.join(failed)}: the baseline's error is expected below {100 * CLEAR:g} % of "
+            "that of the naive answer, which is always the same, so nothing else is trained. Check the labels, bring "
+            "more assets or sensors that see the fault, or drop the target from the problem"
         )
     log.info("the baseline beats the naive predictor on every target: %s against %s", ours, naive)
     return {"naive": naive, "baseline": ours}
