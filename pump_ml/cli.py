@@ -45,7 +45,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 app.add_typer(cli_local.app, name="local")
 app.add_typer(cli_twin.app, name="twin")
 app.add_typer(cli_machines.app, name="machines")
-app.command()(cli_machines.train_machine)
+app.command(name="train-machine")(cli_machines.train_machine)
 app.command()(cli_machines.reconcile)
 
 
