@@ -43,7 +43,7 @@ def connect(address: str, *, variable: str, make: bool = False) -> Engine:
         ConfigurationError: the address cannot be used.
         SourceError: the file of an SQLite database does not exist.
     """
-    expected = "expected postgresql+psycopg2://user:password@host/database or sqlite:////path/of/file.db"
+    expected = "expected postgresql+psycopg2://… or sqlite:////path/of/file.db"
     try:
         url = make_url(address)
         backend = url.get_backend_name()

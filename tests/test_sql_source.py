@@ -356,7 +356,13 @@ def test_a_table_or_a_file_that_is_missing_is_told(url: str, tmp_path: Path) -> 
 
 def test_a_database_that_cannot_be_reached_is_worth_a_retry() -> None:
     with pytest.raises(OperationalError):
-        sql.machines("postgresql+psycopg2://nobody:secret@127.0.0.1:1/none")
+        sql.machines("postgresql+psycopg2://nobody@127.0.0.1:1/none")
+
+
+def test_no_part_of_a_password_is_told_where_an_address_cannot_be_read() -> None:
+    with pytest.raises(ConfigurationError, match="the address cannot be read") as found:
+        sql.machines("postgresql+psycopg2://u:p@x:se:cret@h:5432/db")  # not a secret: made up for this test
+    assert "cret" not in str(found.value)
 
 
 @pytest.mark.parametrize(
