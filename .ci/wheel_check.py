@@ -9,12 +9,13 @@ for name in ("airflow", "tensorflow", "keras"):
 
 CORE = (
     "catalog", "cli", "cli_local", "cli_twin", "compose.backup", "compose.environment", "compose.status", "errors",
-    "evaluation", "generation", "ledger", "metrics", "models", "problems", "promotion", "schema", "scoreboard",
-    "settings", "snapshots", "sources.files", "sources.simulated", "splits", "steps", "streaming", "twin.datasets",
-    "windows",
+    "evaluation", "generation", "ledger", "machines.policy", "machines.preparation", "metrics", "models",
+    "problems", "promotion", "schema", "scoreboard", "settings", "snapshots", "sources.files", "sources.simulated",
+    "splits", "steps", "streaming", "twin.datasets", "windows",
 )  # fmt: skip
 SERVING = (
-    "registry", "models.pyfunc", "models.baseline", "models.xgb", "models.cnn1d", "models.cnn2d", "models.gru",
+    "registry", "machines.answering", "machines.training", "models.pyfunc", "models.baseline", "models.xgb",
+    "models.cnn1d", "models.cnn2d", "models.gru",
 )  # fmt: skip
 HEAVY = ("great_expectations", "mlflow", "sklearn", "xgboost")
 
@@ -26,7 +27,8 @@ for module in SERVING:
     import_module(f"pump_ml.{module}")
 
 from pump_ml import catalog, problems, settings, steps  # noqa: E402 - after the blocks above
-from pump_ml.sources import mapping  # noqa: E402
+from pump_ml.machines import policy  # noqa: E402
+from pump_ml.sources import mapping, plant  # noqa: E402
 
 site = Path(sys.argv[1]).resolve()
 if not settings.PACKAGE.is_relative_to(site):
@@ -38,6 +40,9 @@ for name in catalog.PROBLEMS:
     problems.load_problem(name)
 for name in mapping.shipped():
     mapping.load_mapping(name)
+for name in plant.shipped():
+    plant.load_plant(name)
+policy.load_policy()
 stored = steps.snapshot(steps.validate(steps.fetch("simulated", {"pumps": 7, "samples": 4, "seed": 1})["raw"]))
 sys.stdout.write(
     f"the wheel's core works without Airflow and TensorFlow: {stored['rows']} rows in {stored['snapshot']}\n"
