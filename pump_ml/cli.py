@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pump_ml import catalog, cli_local, cli_machines, cli_twin, steps
+from pump_ml import catalog, cli_compose, cli_local, cli_machines, cli_twin, steps
 from pump_ml.cli_options import (
     DataPath,
     Dataset,
@@ -31,7 +31,6 @@ from pump_ml.cli_options import (
     Seed,
     Shards,
     Source,
-    StackFolder,
     Trials,
     Waveforms,
     check_source,
@@ -47,6 +46,8 @@ app.add_typer(cli_twin.app, name="twin")
 app.add_typer(cli_machines.app, name="machines")
 app.command(name="train-machine")(cli_machines.train_machine)
 app.command()(cli_machines.reconcile)
+for command in (cli_compose.init, cli_compose.backup, cli_compose.restore):
+    app.command()(command)
 
 
 @app.command()
@@ -277,48 +278,6 @@ def benchmark(
     if mlflow:
         benchmarks.log(document, written)
     typer.echo(written)
-
-
-@app.command()
-def init(
-    folder: StackFolder = Path(),
-    rotate: Annotated[str | None, typer.Option(help="Give one secret of the existing .env a new value.")] = None,
-) -> None:
-    """Write .env with the full stack's passwords and keys, once, and print the logins.
-
-    Example: pump-ml init --rotate MLFLOW_VIEWER_PASSWORD
-    """
-    from pump_ml.compose import environment
-
-    typer.echo(environment.run(folder, rotate))
-
-
-@app.command()
-def backup(
-    folder: StackFolder = Path(),
-    into: Annotated[Path | None, typer.Option(help="Folder for backups; unset, backups/ of the checkout.")] = None,
-) -> None:
-    """Back up the running full stack: databases, buckets and Airflow's key; prints the new folder.
-
-    Example: pump-ml backup --into /mnt/backups
-    """
-    from pump_ml.compose.backup import create
-
-    typer.echo(create(folder, into))
-
-
-@app.command()
-def restore(
-    source: Annotated[Path, typer.Argument(help="Folder that `pump-ml backup` printed.")],
-    folder: StackFolder = Path(),
-) -> None:
-    """Fill an empty full stack from a backup.
-
-    Example: pump-ml restore backups/20261122T101500Z
-    """
-    from pump_ml.compose.backup import restore as fill
-
-    fill(folder, source)
 
 
 def _dataset(source: str, simulated: dict[str, Any], mapping: str | None, path: str | None) -> dict[str, Any]:

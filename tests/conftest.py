@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import boto3
 import httpx
 import numpy as np
 import pytest
@@ -215,3 +216,33 @@ def moto() -> Iterator[str]:
 def empty_moto(address: str) -> None:
     """Forget what an S3 server of `moto` holds."""
     httpx.post(f"{address}/moto-api/reset", trust_env=False).raise_for_status()
+
+
+def name_store(patch: pytest.MonkeyPatch, address: str, **roots: str) -> None:
+    """Let the environment name this S3 store, and roots in it, as a deployment does."""
+    for name, value in {
+        **roots,
+        "AWS_ENDPOINT_URL_S3": address,
+        "AWS_ACCESS_KEY_ID": "pump-ml",
+        "AWS_SECRET_ACCESS_KEY": "pump-ml",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_RETRY_MODE": "standard",
+        "AWS_MAX_ATTEMPTS": "2",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        patch.setenv(name, value)
+
+
+def use_bucket(patch: pytest.MonkeyPatch, address: str, root: str = "s3://models") -> None:
+    """Keep the machines' models in this S3 store."""
+    name_store(patch, address, PUMP_ML_ARTIFACT_ROOT=root)
+
+
+@pytest.fixture
+def s3(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A bucket ``models`` that the environment names, as a plain client sees it."""
+    empty_moto(moto)
+    use_bucket(monkeypatch, moto)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="models")
+    return client

@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import numpy as np
 import pytest
 import xgboost
-from conftest import answering, empty_moto
+from conftest import answering, use_bucket
 from sklearn.preprocessing import MinMaxScaler
 
 from pump_ml import artifacts
@@ -25,30 +24,6 @@ MOMENT = datetime(2026, 11, 22, 10, 15, 3, tzinfo=UTC)
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def use_bucket(patch: pytest.MonkeyPatch, address: str, root: str = "s3://models") -> None:
-    for name, value in {
-        "PUMP_ML_ARTIFACT_ROOT": root,
-        "AWS_ENDPOINT_URL_S3": address,
-        "AWS_ACCESS_KEY_ID": "pump-ml",
-        "AWS_SECRET_ACCESS_KEY": "pump-ml",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_RETRY_MODE": "standard",
-        "AWS_MAX_ATTEMPTS": "2",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        patch.setenv(name, value)
-
-
-@pytest.fixture
-def s3(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A bucket ``models`` that the environment names, as a plain client sees it."""
-    empty_moto(moto)
-    use_bucket(monkeypatch, moto)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="models")
-    return client
 
 
 @pytest.fixture(params=["folder", "bucket", "bucket with prefix"])

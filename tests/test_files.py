@@ -17,7 +17,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import FLEET, Trained, answering, empty_moto, forget_deployment, train_all
+from conftest import FLEET, Trained, answering, empty_moto, forget_deployment, name_store, train_all
 from upath import UPath
 
 from pump_ml import files, registry, settings, snapshots, steps
@@ -37,17 +37,7 @@ BUCKET = "pump-data"
 
 def use_store(patch: pytest.MonkeyPatch, address: str, root: str = f"s3://{BUCKET}") -> None:
     """Let the environment name this S3 store, as a deployment does."""
-    for name, value in {
-        "PUMP_ML_DATA_ROOT": root,
-        "AWS_ENDPOINT_URL_S3": address,
-        "AWS_ACCESS_KEY_ID": "pump-ml",
-        "AWS_SECRET_ACCESS_KEY": "pump-ml",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_RETRY_MODE": "standard",
-        "AWS_MAX_ATTEMPTS": "2",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        patch.setenv(name, value)
+    name_store(patch, address, PUMP_ML_DATA_ROOT=root)
     for protocol in ("s3", "file"):
         fsspec.get_filesystem_class(protocol).clear_instance_cache()
 

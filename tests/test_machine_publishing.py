@@ -18,10 +18,9 @@ import boto3
 import mlflow
 import postgres
 import pytest
-from conftest import empty_moto, forget_deployment
+from conftest import empty_moto, forget_deployment, use_bucket
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
-from test_artifacts import use_bucket
 from trained_machine import END, START, trained
 
 from pump_ml import artifacts, ledger, object_store, registry, steps
@@ -69,16 +68,6 @@ def on_postgresql(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> str:
     with create_engine(postgresql).begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
     return postgresql
-
-
-@pytest.fixture
-def s3(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The bucket ``models``, as a plain client sees it."""
-    empty_moto(moto)
-    use_bucket(monkeypatch, moto)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="models")
-    return client
 
 
 def table(columns: str = "*") -> list[tuple[Any, ...]]:
@@ -213,8 +202,8 @@ def test_the_champion_is_the_better_one_that_may_lead() -> None:
     assert table("promoted, reason")[0] == (0, "persistence is better")
     publish(trained("t/5", may_lead=False), better)
     assert len(asked) == 3
-    assert records.newest("P-101", "gru").run_key == "t/5"
-    assert records.newest("P-101", "xgb") is None
+    assert list(records.every())[-1].run_key == "t/5"
+    assert {(model.machine, model.kind) for model in records.every()} == {("P-101", "gru")}
 
 
 def test_models_of_the_same_second_get_seconds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,14 +65,6 @@ def find(run_key: str, settings: Settings | None = None) -> StoredModel | None:
         return _stored(row) if row else None
 
 
-def newest(machine: str, kind: str, settings: Settings | None = None) -> StoredModel | None:
-    """The machine's newest model of a kind, champion or not; None where there is none."""
-    wanted = select(MachineModel).where(MachineModel.machine_name == machine, MachineModel.model_type == kind)
-    with Session(engine(settings)) as session:
-        row = session.scalar(wanted.order_by(MachineModel.created_at.desc()).limit(1))
-        return _stored(row) if row else None
-
-
 def every(settings: Settings | None = None) -> Iterator[StoredModel]:
     """All models, in the order in which they were published."""
     last = 0

@@ -1,7 +1,9 @@
 """What all steps share: their failures have names, their progress is logged."""
 
 import functools
+import hashlib
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -48,3 +50,9 @@ def log_progress() -> Progress:
             log.info("%s: %.0f %%%s", what, 100.0 * share, left)
 
     return report
+
+
+def readable(run_key: str) -> str:
+    """A name for files that tells the training run, and is that of no other."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", run_key)
+    return f"{name}-{hashlib.sha256(run_key.encode()).hexdigest()[:8]}"

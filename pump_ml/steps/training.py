@@ -1,24 +1,17 @@
 """A training run until its families are trained: plan -> train(baseline) -> gate -> train(…)."""
 
 import dataclasses
-import hashlib
 import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pump_ml import catalog
 from pump_ml.errors import ConfigurationError, GateError, UnknownNameError
 from pump_ml.settings import Settings, git_sha
-from pump_ml.steps.common import Json, Progress, log, log_progress, step
-
-if TYPE_CHECKING:
-    from upath import UPath
-
-    from pump_ml.models.checkpoint import Checkpoint
-    from pump_ml.work import Work
-
+from pump_ml.steps import checkpoints
+from pump_ml.steps.common import Json, Progress, log, log_progress, readable, step
 
 CLEAR = 0.95
 """Share of the naive error that the baseline has to stay below: it chose its rung on the same validation windows, so
@@ -234,13 +227,7 @@ def _candidate(version: str, tags: Mapping[str, str]) -> Json:
 
 
 def _plan_path(settings: Settings, run_key: str) -> Any:
-    return settings.data / "plans" / f"{_readable(run_key)}.json"
-
-
-def _readable(run_key: str) -> str:
-    """A name for files that tells the training run, and is that of no other."""
-    readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", run_key)
-    return f"{readable}-{hashlib.sha256(run_key.encode()).hexdigest()[:8]}"
+    return settings.data / "plans" / f"{readable(run_key)}.json"
 
 
 @step
@@ -278,7 +265,7 @@ def train(
     if earlier and (done := registry.registered(client, name, earlier.info.run_id)):
         log.info("%s was registered as version %s by an earlier try", family, done[0])
         registry.finish(client, earlier)
-        _retire_checkpoints(work, family)
+        checkpoints.retire(work, family)
         return _candidate(*done)
     tuned = {family: _tuned(plan, family)}
     learner = hyper.make(family, plan["preset"], work.problem.hyper, plan["hyper"], tuned)
@@ -301,14 +288,14 @@ def train(
             work.log_lineage(part)
         curves = Curves(f"train {family}", progress or log_progress())
         started = time.monotonic()
-        checkpoint = _checkpoint(work, family, parameters)
+        checkpoint = checkpoints.of_family(work, family, parameters)
         predictor = work.fit(learner, learn, tune, seed=plan["seed"], watch=curves.watch, checkpoint=checkpoint)
         seconds = round(time.monotonic() - started, 1)
         if done := registry.registered(client, name, run):
             log.warning(
                 "%s was registered as version %s by another try meanwhile; this fit is dropped", family, done[0]
             )
-            _retire_checkpoints(work, family)
+            checkpoints.retire(work, family)
             return _candidate(*done)
         if work.split.times:
             predictor.fitted_until = fitted_until(learn, tune)
@@ -330,36 +317,10 @@ def train(
         labels["hyper"] = json.dumps(parameters)
         labels[registry.CANDIDATE] = json.dumps(candidate)  # with the version, so that a retry finds what belongs to it
         settled = _candidate(*registry.register(client, name, model, run, labels))
-    _retire_checkpoints(work, family)
+    checkpoints.retire(work, family)
     log.info("%s learnt in %.1f s and is version %s; validation: %s", family, seconds, settled["version"],
              settled["validation"])  # fmt: skip
     return settled
-
-
-def _checkpoint(work: "Work", family: str, parameters: Json) -> "Checkpoint":
-    """Where a family's training is kept until its version is registered."""
-    from pump_ml.models.checkpoint import Checkpoint
-
-    plan = work.plan
-    settled = {name: plan[name] for name in ("definition", "snapshot", "split", "seed")}
-    told = json.dumps([family, parameters, settled, git_sha()], sort_keys=True)
-    return Checkpoint(_checkpoints(work) / f"{family}.npz", hashlib.sha256(told.encode()).hexdigest())
-
-
-def _checkpoints(work: "Work") -> "UPath":
-    """The folder of a training run's checkpoints."""
-    return work.settings.data / "checkpoints" / _readable(work.plan["run_key"])
-
-
-def _retire_checkpoints(work: "Work", family: str) -> None:
-    """Retire a family's checkpoints, those of a committee's members too; an earlier try may have died before it did."""
-    from pump_ml import files
-    from pump_ml.models.checkpoint import Checkpoint
-
-    folder = _checkpoints(work)
-    for name in files.names(folder):
-        if re.fullmatch(rf"{family}(-\d+)?\.npz", name):
-            Checkpoint(folder / name, "").retire()
 
 
 def _tuned(plan: Mapping[str, Any], family: str) -> Json:
