@@ -19,11 +19,23 @@ def make(family: str, preset: str, *given: Mapping[str, Mapping[str, Any]]) -> A
         preset: a name of `pump_ml.catalog.PRESETS`.
         given: family -> name -> value: the problem's, the run's, the tuned ones. The later ones win.
     """
-    presets = yaml.safe_load((PACKAGE / "conf" / "presets.yaml").read_text(encoding="utf-8"))
     values: dict[str, Any] = {}
-    for each in (presets[preset], *given):
+    for each in (_presets()[preset], *given):
         values |= each.get(family, {})
     return _family(family)(**values)
+
+
+def _presets() -> dict[str, dict[str, Any]]:
+    return dict(yaml.safe_load((PACKAGE / "conf" / "presets.yaml").read_text(encoding="utf-8")))
+
+
+def calibrates_by_turns(preset: str) -> bool:
+    """Whether a preset takes the time for turns where a problem's split says ``rotate: calibrate``.
+
+    Args:
+        preset: a name of `pump_ml.catalog.PRESETS`.
+    """
+    return bool(_presets()[preset].get("turns", True))
 
 
 def check(hyper: Any, families: Collection[str]) -> None:

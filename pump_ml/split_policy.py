@@ -86,7 +86,8 @@ class SplitPolicy(Frozen):
             rest; or by time.
         stratify: label by which the parts are balanced.
         rotate: each asset that is not judged is set aside for validation once, by one of as many models as that takes,
-            which answer together. The parts stay as they are, and are the first model's.
+            which answer together. The parts stay as they are, and are the first model's. ``calibrate``: that model
+            answers alone, and the others only say how far off such a model is about assets that it has not seen.
     """
 
     train: float = Field(gt=0, lt=1)
@@ -98,7 +99,7 @@ class SplitPolicy(Frozen):
         Discriminator(_kind),
     ] = 0.2
     stratify: str | None = None
-    rotate: bool = False
+    rotate: bool | Literal["calibrate"] = False
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

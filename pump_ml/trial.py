@@ -72,7 +72,8 @@ class Trial:
 
     def works(self) -> list[Work]:
         """What each fold works on."""
-        return [Work({"snapshot": self.snapshot, "definition": self.definition, "split": key}) for key in self.splits]
+        settled = {"snapshot": self.snapshot, "definition": self.definition, "preset": self.preset}
+        return [Work(settled | {"split": key}) for key in self.splits]
 
 
 @cache

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pump_ml import figures, files, registry, snapshots, splits
+from pump_ml import figures, files, hyper, registry, snapshots, splits
 from pump_ml.errors import ConfigurationError, DataError
 from pump_ml.models import Family, Predictor, Recording, Watch, committee
 from pump_ml.models.checkpoint import Checkpoint
@@ -102,7 +102,10 @@ class Work:
     @cached_property
     def rotations(self) -> list[tuple[str, ...]]:
         """The assets that each model of a committee sets aside; none where one model is learnt."""
-        return splits.rotations(self.split, self.snapshot.telemetry.readings, self.problem.split)
+        policy = self.problem.split
+        if policy.rotate == "calibrate" and not hyper.calibrates_by_turns(self.plan["preset"]):
+            return []
+        return splits.rotations(self.split, self.snapshot.telemetry.readings, policy)
 
     def learning(self, inputs: str = "readings") -> tuple[Windows, Windows]:
         """The windows that are learnt from, and those that say how well; the same where assets take turns.
@@ -125,7 +128,7 @@ class Work:
         watch: Watch,
         checkpoint: Checkpoint | None = None,
     ) -> Predictor:
-        """Fit one model, or a committee where assets take turns.
+        """Fit one model, or a committee where assets take turns; where they do to calibrate, its first model.
 
         Args:
             family: with its hyper-parameters.
@@ -136,9 +139,10 @@ class Work:
             checkpoint: see `pump_ml.models.Family.fit`.
         """
         if self.rotations:
-            return committee.fit(
+            found = committee.fit(
                 family, learn, self.rotations, self.problem, seed=seed, watch=watch, checkpoint=checkpoint
             )
+            return found.first() if self.problem.split.rotate == "calibrate" else found
         return family.fit(learn, tune, self.problem, seed=seed, watch=watch, checkpoint=checkpoint)
 
     def judged(self, inputs: str = "readings") -> Windows:

@@ -17,11 +17,12 @@ from pump_ml.errors import DataError
 from pump_ml.models import Answers, Predictor, Watch, committee, fitted_assets, load_predictor
 from pump_ml.models.baseline import Baseline
 from pump_ml.models.space import Choice, Range
-from pump_ml.problems import Problem, parse_problem
+from pump_ml.problems import Problem, load_problem, parse_problem
 from pump_ml.settings import PACKAGE, Settings
 from pump_ml.split_policy import SplitPolicy
 from pump_ml.splits import by_asset, rotations, store
 from pump_ml.windows import Windows
+from pump_ml.work import Work
 
 WEAR = parse_problem(
     {
@@ -99,6 +100,25 @@ def test_intervals_are_as_wide_as_the_errors_about_assets_that_were_held_out() -
     answered = made.table(pool, held_out=True)
     assert answered["wear"].unique().tolist() == [0.0]
     assert answered["wear_high"].to_numpy() == pytest.approx(4.0)
+
+
+def test_a_first_member_that_answers_alone_is_as_sure_as_all_members_were_right_about_what_they_held_out(
+    tmp_path: Path,
+) -> None:
+    pool = rig(SEEN, 2)
+    names = sorted(pool.rows["asset_id"].unique())
+    turns = [tuple(names[place::5]) for place in range(5)]
+    made = committee.fit(Baseline(trees=5, members=2), pool, turns, PROBLEM, seed=0, watch=lambda *_: None)
+    first = made.first()
+    first.calibrate(pool)
+    made.calibrate(pool)
+    assert first.calibration.intervals == made.calibration.intervals
+    assert set(first.calibration.temperatures) == {"valve"}
+    pd.testing.assert_frame_equal(first.table(pool, held_out=True)[["wear"]], made.table(pool, held_out=True)[["wear"]])
+    first.save(tmp_path)
+    loaded = load_predictor(tmp_path)
+    assert not isinstance(loaded, committee.Committee)
+    pd.testing.assert_frame_equal(loaded.table(pool), first.table(pool), check_exact=True)
 
 
 @pytest.mark.parametrize("turns", [[("a", "b"), ()], [("a",), ("c",), ("b",)]], ids=["all", "none"])
@@ -210,3 +230,19 @@ def test_a_problem_that_rotates_goes_all_the_way_and_leaves_no_checkpoint_to_go_
 
     evaluation = steps.evaluate(plan, candidates)
     assert {card["family"] for card in evaluation["scorecards"]} == {"baseline", "cnn1d"}
+
+
+@pytest.mark.parametrize(("preset", "models"), [("quick", 0), ("standard", 4)])
+def test_turns_that_only_calibrate_are_taken_where_the_preset_takes_the_time(
+    crowned: Trained, preset: str, models: int
+) -> None:
+    definition = load_problem("diagnosis").model_dump(mode="json")
+    definition["split"]["rotate"] = "calibrate"
+    work = Work({**crowned.plan, "definition": definition, "preset": preset})
+    assert len(work.rotations) == models
+    learn, tune = work.learning()
+    made = work.fit(Baseline(trees=5, members=2), learn, tune, seed=0, watch=lambda *_: None)
+    assert not isinstance(made, committee.Committee)
+    assert sorted(made.assets) == sorted((*work.split.train, *work.split.validation))
+    held = tune.rows["asset_id"].nunique()
+    assert held == len(made.assets) if models else held == len(work.split.validation)

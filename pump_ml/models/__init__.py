@@ -123,6 +123,9 @@ class Predictor(ABC):
     """What its assets' sensors show when they are new; None where there are no commissioning records."""
     tempered: bool = True
     """Whether temperatures mend its probabilities."""
+    held_out_by: "Predictor | None" = None
+    """Who answers about assets that it learnt from as it does about others, until it is saved; None: it learnt from none
+    that are asked about."""
     fitted_until: pd.Timestamp | None = None
     """Last time of the readings that anything in it was fitted on, in a split by time. None in a split by asset: there
     it may have seen all of its assets' readings."""
@@ -139,7 +142,7 @@ class Predictor(ABC):
 
     def answer_held_out(self, windows: Windows) -> Answers:
         """Answers for windows of the validation part, by what did not learn from them."""
-        return self.answer(windows)
+        return self.held_out_by.answer_held_out(windows) if self.held_out_by else self.answer(windows)
 
     @abstractmethod
     def save_state(self, folder: Path) -> dict[str, Any]:

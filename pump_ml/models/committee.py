@@ -75,6 +75,12 @@ class Committee(Predictor):
                 found.setdefault(name, np.empty((len(windows), *answer.shape[1:])))[mask] = answer
         return found
 
+    def first(self) -> Predictor:
+        """The first member, about whose errors the others tell (scikit-learn's ``ensemble=False``)."""
+        alone = self.members[0]
+        alone.held_out_by = self
+        return alone
+
     def save_state(self, folder: Path) -> dict[str, Any]:
         """Each member in a folder of its own."""
         for place, member in enumerate(self.members):
