@@ -1,6 +1,6 @@
 """What is predicted: targets with their metrics and thresholds, the window, and what readings are held against."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pump_ml import catalog, metrics
 from pump_ml.errors import ConfigurationError, LeakError, PumpMLError, UnknownNameError
+from pump_ml.quantities import Alternatives, Derived
 from pump_ml.settings import PACKAGE, Settings
 from pump_ml.split_policy import Folds, Frozen, SplitPolicy
 
@@ -119,50 +120,11 @@ class Conditions(Frozen):
         return (*self.relative, *self.absolute)
 
 
-class Derived(Frozen):
-    """A quantity that follows from sensors of the same reading, and travels with the model as they do.
-
-    What two instruments say of one thing says more together: a pump's head is the difference of two pressures
-    (ISO 9906), its efficiency a product over a power.
-
-    Args:
-        difference: the first sensor less the second.
-        product: sensors that are multiplied.
-        over: a sensor that the product is divided by; below `least` it counts as `least`.
-        factor: of the result, for its unit.
-        least: smallest divisor, in the sensor's unit.
-    """
-
-    difference: tuple[str, str] | None = None
-    product: tuple[str, ...] = ()
-    over: str | None = None
-    factor: float = 1.0
-    least: float = Field(1e-9, gt=0)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if bool(self.difference) == bool(self.product) or (self.over and not self.product):
-            raise ValueError("a derived quantity is a difference of two sensors, or a product, maybe over another")
-        return self
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The sensors, or quantities derived before it, that it follows from."""
-        return (*(self.difference or ()), *self.product, *((self.over,) if self.over else ()))
-
-    def of(self, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Its values, from those of its parts."""
-        if self.difference:
-            first, second = self.difference
-            return self.factor * (columns[first] - columns[second])
-        values: NDArray[np.float64] = self.factor * np.prod([columns[name] for name in self.product], axis=0)
-        return values / np.maximum(columns[self.over], self.least) if self.over else values
-
-
 class Problem(Frozen):
     """A question to the data, as a YAML file under ``conf/problems/`` states it.
 
-    Its ``hyper`` are hyper-parameters, family -> name -> value, that suit these data better than a preset's.
+    Its ``hyper`` are hyper-parameters, family -> name -> value, that suit these data better than a preset's. ``means``,
+    feature -> columns, are what families see instead of these columns; `pump_ml.ways.choose` states them.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -172,6 +134,8 @@ class Problem(Frozen):
     conditions: Conditions = Conditions()
     derived: dict[str, Derived] = Field(default_factory=dict)
     features: tuple[str, ...] | None = None
+    alternatives: Alternatives | None = None
+    means: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     denoise: bool = False
     targets: tuple[Target, ...] = Field(min_length=1)
     split: SplitPolicy
@@ -187,6 +151,10 @@ class Problem(Frozen):
             raise ValueError(f"published: {', '.join(map(repr, strange))} is no target; expected {', '.join(names)}")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"predicts: {', '.join(map(repr, twice))} stands twice; state each target once")
+        if (self.alternatives or self.means) and (self.denoise or self.reference is not None or self.derived):
+            raise ValueError(
+                "alternatives: means over columns go with neither denoise, reference nor derived; drop them"
+            )
         if self.conditions.names and self.reference is None:
             raise ValueError("conditions are those of the commissioning record; state reference: commissioning as well")
         if self.denoise and self.reference is not None:
@@ -247,6 +215,8 @@ class Problem(Frozen):
             raise ConfigurationError(
                 f"problem {self.name!r} asks for the sensors {', '.join(missing)}; the data have {', '.join(sensors)}"
             )
+        if self.alternatives is not None:
+            self.alternatives.columns(sensors)
         known = list(features)
         for name, derived in self.derived.items():
             if name in (*sensors, *labels):

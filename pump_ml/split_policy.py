@@ -113,6 +113,4 @@ class SplitPolicy(Frozen):
             )
         if isinstance(self.test, ByTime) and self.rotate:
             raise ValueError("split: rotate has assets take turns, and by: time divides none; drop rotate")
-        if isinstance(self.test, Folds) and self.test.groups is not None and self.rotate:
-            raise ValueError("split: rotate deals single assets, and groups keeps assets together; drop one of them")
         return self

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pump_ml import figures, files, hyper, registry, snapshots, splits
+from pump_ml import figures, files, hyper, registry, snapshots, splits, ways
 from pump_ml.errors import ConfigurationError, DataError
 from pump_ml.models import Family, Predictor, Recording, Watch, committee
 from pump_ml.models.checkpoint import Checkpoint
@@ -31,7 +31,16 @@ class Work:
     def __init__(self, plan: Mapping[str, Any]) -> None:
         self.plan = plan
         self.settings = Settings.load()
-        self.problem = Problem.model_validate(plan["definition"])
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The question; where it has alternatives, with those that the assets which are not judged choose."""
+        asked = Problem.model_validate(self.plan["definition"])
+        return ways.choose(asked, self.rows("train", "validation"), self._sensors) if asked.alternatives else asked
+
+    @property
+    def _sensors(self) -> list[str]:
+        return [sensor.name for sensor in self.snapshot.telemetry.sensors]
 
     @cached_property
     def snapshot(self) -> snapshots.Snapshot:
@@ -46,8 +55,7 @@ class Work:
     @cached_property
     def features(self) -> tuple[str, ...]:
         """The columns a model may learn from."""
-        telemetry = self.snapshot.telemetry
-        return self.problem.choose_features([s.name for s in telemetry.sensors], telemetry.labels)
+        return self.problem.choose_features(self._sensors, self.snapshot.telemetry.labels)
 
     def unfit(self, predictor: Predictor) -> str | None:
         """Why a model of an earlier run cannot be asked about this problem and these readings; None when it can."""

@@ -129,10 +129,15 @@ def test_a_turn_that_leaves_nothing_to_learn_from_or_to_set_aside_is_refused(
         committee.fit(Rote(), windows("ab"), turns, WEAR, seed=0, watch=lambda *_: None)
 
 
-def test_turns_do_not_part_groups() -> None:
-    folds = {"number": "each", "groups": "size"}
-    with pytest.raises(ValueError, match="groups keeps assets together"):
-        SplitPolicy.model_validate({"train": 0.8, "validation": 0.2, "test": folds, "rotate": True})
+def test_where_a_group_is_judged_the_assets_of_the_others_take_turns() -> None:
+    fold = {"number": "each", "groups": "size"}
+    policy = SplitPolicy.model_validate({"train": 0.67, "validation": 0.33, "test": fold, "rotate": True})
+    readings = pumps(9).assign(size=[str(number % 3) for number in range(9)])
+    split = by_asset(readings, policy, seed=1, fold=0)
+    turns = rotations(split, readings, policy)
+    assert [len(turn) for turn in turns] == [2, 2, 2]
+    assert sorted(asset for turn in turns for asset in turn) == sorted(set(readings["asset_id"]) - set(split.test))
+    assert readings.loc[readings["asset_id"].isin(split.test), "size"].nunique() == 1
 
 
 def test_members_have_seeds_of_their_own_and_report_side_by_side() -> None:

@@ -124,8 +124,7 @@ class Predictor(ABC):
     tempered: bool = True
     """Whether temperatures mend its probabilities."""
     held_out_by: "Predictor | None" = None
-    """Who answers about assets that it learnt from as it does about others, until it is saved; None: it learnt from none
-    that are asked about."""
+    """Who answers about assets that it learnt from as it does about others, until it is saved; None: itself does."""
     fitted_until: pd.Timestamp | None = None
     """Last time of the readings that anything in it was fitted on, in a split by time. None in a split by asset: there
     it may have seen all of its assets' readings."""

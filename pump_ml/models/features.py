@@ -31,7 +31,7 @@ class Statistics:
 
     Args:
         normal: the normal behaviour of the assets; None where there are no commissioning records.
-        signals: what is looked at instead of the sensors, see `find_signals`; None where they are.
+        signals: what is looked at instead of the sensors, see `_signals`; None where they are.
     """
 
     normal: NormalBehaviour | None
@@ -40,7 +40,7 @@ class Statistics:
     @classmethod
     def fit(cls, train: Windows, problem: Problem) -> Self:
         """From training windows only."""
-        return cls(_normal(train, problem), find_signals(train) if problem.denoise else None)
+        return cls(_normal(train, problem), _signals(train, problem))
 
     def transform(self, windows: Windows) -> tuple[NDArray[np.float32], list[str]]:
         """The statistics of each window.
@@ -137,7 +137,7 @@ class Channels:
     @classmethod
     def fit(cls, train: Windows, problem: Problem, pool: int = 1) -> Self:
         """From training windows only."""
-        signals = find_signals(train) if problem.denoise else None
+        signals = _signals(train, problem)
         unscaled = cls(_normal(train, problem), min(pool, train.length), np.zeros(1), np.ones(1), signals)
         begun, uses = np.bincount(train.starts, minlength=len(train.readings)), np.zeros(len(train.readings))
         for offset in unscaled.offsets(train.length):
@@ -259,6 +259,21 @@ def find_signals(train: Windows) -> Array:
         )
     found: Array = directions[:, kept][:, ::-1]
     return found
+
+
+def _signals(train: Windows, problem: Problem) -> Array | None:
+    """What is looked at instead of the sensors, ``(sensors, signals)``; None where they are."""
+    if problem.denoise:
+        return find_signals(train)
+    if not problem.means:
+        return None
+    columns = [np.isin(train.sensors, parts) / len(parts) for parts in problem.means.values()]
+    rest = [np.array(train.sensors) == name for name in train.sensors if not _in_means(name, problem)]
+    return np.stack([*columns, *rest], axis=1).astype(np.float64)
+
+
+def _in_means(sensor: str, problem: Problem) -> bool:
+    return any(sensor in parts for parts in problem.means.values())
 
 
 RAW = ("mean", "std", "slope", "last")

@@ -114,13 +114,14 @@ class Bands(_Indicator):
 
 
 class Envelope(_Indicator):
-    """Logarithm of the envelope's amplitude at orders of the shaft speed over the floor, mean over bands.
+    """Logarithm of the envelope's amplitude at orders of the shaft speed over the floor.
 
     Args:
         orders: multiples of the shaft speed, by the name that the columns get.
         harmonics: of each order, the first included.
         speed_rpm: a sensor in rpm, or the speed itself.
-        bands_hz: where resonances are.
+        bands_hz: where resonances are; the mean over them.
+        each_band: columns of each band instead, ``LOW_HIGH_ORDER``, for a problem whose training assets choose.
         tolerance: share of an order by which slip may move it.
         floor_orders: from which order to which the floor is taken; default within two orders of each.
         squared: of the squared envelope.
@@ -131,6 +132,7 @@ class Envelope(_Indicator):
     harmonics: int = Field(1, gt=0)
     speed_rpm: Annotated[float, Field(gt=0)] | ColumnName
     bands_hz: tuple[tuple[float, float], ...] = Field(min_length=1)
+    each_band: bool = False
     tolerance: float = Field(0.015, ge=0, lt=0.5)
     floor_orders: tuple[float, float] | None = None
     squared: bool = True
@@ -145,9 +147,12 @@ class Envelope(_Indicator):
     @property
     def names(self) -> tuple[str, ...]:
         """See `_Indicator`."""
-        if self.harmonics == 1:
-            return tuple(self.orders)
-        return tuple(f"{name}_{harmonic}" for name in self.orders for harmonic in range(1, self.harmonics + 1))
+        lines = tuple(self.orders)
+        if self.harmonics > 1:
+            lines = tuple(f"{name}_{harmonic}" for name in lines for harmonic in range(1, self.harmonics + 1))
+        if not self.each_band:
+            return lines
+        return tuple(f"{low:.0f}_{high:.0f}_{line}" for low, high in self.bands_hz for line in lines)
 
     @property
     def speed(self) -> str | float | None:
@@ -166,7 +171,7 @@ class Envelope(_Indicator):
             )
             for band in self.bands_hz
         ]  # fmt: skip
-        found: Array = np.mean(logs, axis=0)
+        found: Array = np.concatenate(logs, axis=1) if self.each_band else np.mean(logs, axis=0)
         return found
 
 
