@@ -66,14 +66,17 @@ class NetworkPredictor(Predictor):
 
     def answer(self, windows: Windows) -> Answers:
         """See `Predictor.answer`."""
-        table = self.channels.transform(windows)
+        steps = self.channels.steps(windows)
+        table = self.channels.transform(windows) if steps is None else None
         names = [target.name for target in self.problem.targets]
         size = BATCH if self.recording is None else BATCH // 16
         offsets = self.channels.offsets(windows.length)
-        parts = [
-            self.session.run(names, feed(table, offsets, windows, some, self.recording))
-            for some in windows.chunks(size)
-        ]
+        parts = []
+        for some in windows.chunks(size):
+            given = {"readings": steps[some] if table is None else table[windows.starts[some][:, None] + offsets]}
+            if self.recording is not None:
+                given |= waveform_feed(windows, some, self.recording)
+            parts.append(self.session.run(names, given))
         answers: Answers = {}
         for place, target in enumerate(self.problem.targets):
             raw: NDArray[np.float64] = np.concatenate([part[place] for part in parts]).astype(np.float64)
