@@ -1,5 +1,9 @@
-"""Rows of readings in order of asset, run and time, by numbers: to sort and group a small frame costs more than to answer it."""
+"""Rows of readings in order of asset, run and time, by numbers.
 
+To sort and to group a small frame by pandas takes longer than to answer what is in it.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -33,19 +37,22 @@ class RowOrder:
     times: NDArray[Any]
 
     @classmethod
-    def of(cls, readings: pd.DataFrame) -> Self:
-        """The order of a frame's rows.
+    def of(cls, keys: "Mapping[str, pd.Series[Any]]") -> Self:
+        """The order of rows.
+
+        Args:
+            keys: the columns `pump_ml.schema.KEYS` of a frame, or that frame.
 
         Raises:
             DataError: a row has no asset.
         """
-        assets, names = _numbered(readings[ASSET])
+        assets, names = _numbered(keys[ASSET])
         if lost := int(np.count_nonzero(assets < 0)):
             raise DataError(f"{lost} readings have no {ASSET}; validation quarantines such rows: validate first")
-        runs, found = _numbered(readings[RUN])
+        runs, found = _numbered(keys[RUN])
         alone = runs < 0
         groups = assets * (len(found) + 1) + np.where(alone, len(found), runs)
-        return cls(tuple(map(str, names)), assets, groups, alone, _times(readings[TIME]))
+        return cls(tuple(map(str, names)), assets, groups, alone, _times(keys[TIME]))
 
     def sorted(self, some: NDArray[np.bool_]) -> Places:
         """Places of the rows that are marked, in order; rows of one time stay as they stand."""

@@ -181,7 +181,8 @@ def make_windows(
     # Without a reference nothing sets those readings apart, so they are readings as any other.
     if problem.reference is not None and COMMISSIONING in readings:
         commissioning = readings[COMMISSIONING].to_numpy(dtype=bool)
-    order = RowOrder.of(readings)
+    keys = {name: readings[name] for name in KEYS}
+    order = RowOrder.of(keys)
     running = order.sorted(~commissioning)
 
     ends, firsts = _ends(order.firsts(running), len(running), problem, which)
@@ -199,10 +200,10 @@ def make_windows(
         length=problem.windows.length,
         blocks=order.blocks(filled),
         commissioning=None,
-        rows=_picked(readings, KEYS, last),
-        labels=_picked(readings, targets, last),
+        rows=_picked(keys, last),
+        labels=_picked({name: readings[name] for name in targets}, last),
         sensors=tuple(sensors),
-        begins=_picked(readings, [TIME], running[begins])[TIME],
+        begins=pd.Series(keys[TIME].array.take(running[begins]), name=TIME),
     )
     if problem.reference is not None:
         marked = order.sorted(commissioning)
@@ -217,7 +218,7 @@ def make_windows(
         windows = replace(windows, commissioning=records)
     if waveforms is None:
         return windows
-    taken = _last_taken(waveforms, windows.rows, readings[TIME].iloc[running[begins]])
+    taken = _last_taken(waveforms, windows.rows, keys[TIME].iloc[running[begins]])
     return replace(windows, waveforms=waveforms, taken=taken).where(taken >= 0)
 
 
@@ -322,6 +323,6 @@ def _rows(values: Array, places: NDArray[np.int64]) -> Array:
     return values[places]
 
 
-def _picked(readings: pd.DataFrame, names: Sequence[str], places: NDArray[np.int64]) -> pd.DataFrame:
+def _picked(columns: "Mapping[str, pd.Series[Any]]", places: NDArray[np.int64]) -> pd.DataFrame:
     """Rows of some columns, numbered anew; column by column, which is what takes a small frame the least time."""
-    return pd.DataFrame({name: readings[name].array.take(places) for name in names}, pd.RangeIndex(len(places)))
+    return pd.DataFrame({name: each.array.take(places) for name, each in columns.items()}, pd.RangeIndex(len(places)))

@@ -193,21 +193,22 @@ class Channels:
         mean, scale = np.array(state["mean"]), np.array(state["scale"])
         return cls(_restored(state), state["pool"], mean, scale, _array(state["signals"]))
 
-    def steps(self, windows: Windows) -> NDArray[np.float32] | None:
-        """What a network sees of each window: what `transform` gives at ``starts + offsets(length)``.
+    def steps(self, windows: Windows) -> Callable[[slice], NDArray[np.float32]]:
+        """What a network sees of windows: what `transform` gives at ``starts + offsets(length)``.
 
         Returns:
-            float32 ``(windows, steps, channels)``, or None where windows overlap so much that `transform` is quicker.
+            Gives it for some of the windows, float32 ``(windows, steps, channels)``.
         """
         ends = windows.starts[:, None] + self.offsets(windows.length)
-        if ends.size * self.pool > 2 * len(windows.readings):
-            return None
+        if ends.size * self.pool > 2 * len(windows.readings):  # they overlap, so means are of use to several
+            table = self.transform(windows)
+            return lambda some: table[ends[some]]
         found = np.empty((*ends.shape, len(self.mean)), dtype=np.float32)
         for here, some, before in self._parts(windows):
             asked = (ends >= here.start) & (ends < here.stop)
             raw = self._raw(some, partial(_means, ends=ends[asked] - here.start + before, pool=self.pool))
             found[asked] = (raw - self.mean) / self.scale
-        return found
+        return lambda some: found[some]
 
     def _pieces(self, windows: Windows) -> Iterator[tuple[slice, Array]]:
         """The channels before they are scaled, some readings at a time: all at once take several times the readings."""

@@ -13,6 +13,8 @@ from pump_ml.problems import Problem
 from pump_ml.windows import Windows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 BATCH = 2048
@@ -67,16 +69,11 @@ class NetworkPredictor(Predictor):
     def answer(self, windows: Windows) -> Answers:
         """See `Predictor.answer`."""
         steps = self.channels.steps(windows)
-        table = self.channels.transform(windows) if steps is None else None
         names = [target.name for target in self.problem.targets]
         size = BATCH if self.recording is None else BATCH // 16
-        offsets = self.channels.offsets(windows.length)
-        parts = []
-        for some in windows.chunks(size):
-            given = {"readings": steps[some] if table is None else table[windows.starts[some][:, None] + offsets]}
-            if self.recording is not None:
-                given |= waveform_feed(windows, some, self.recording)
-            parts.append(self.session.run(names, given))
+        parts = [
+            self.session.run(names, feed(steps, windows, some, self.recording)) for some in windows.chunks(size)
+        ]
         answers: Answers = {}
         for place, target in enumerate(self.problem.targets):
             raw: NDArray[np.float64] = np.concatenate([part[place] for part in parts]).astype(np.float64)
@@ -116,8 +113,7 @@ class NetworkPredictor(Predictor):
 
 
 def feed(
-    table: "NDArray[np.float32]",
-    offsets: "NDArray[np.int64]",
+    steps: "Callable[[slice], NDArray[np.float32]]",
     windows: Windows,
     some: slice,
     recording: Recording | None,
@@ -125,8 +121,7 @@ def feed(
     """Inputs of a network for some of the windows.
 
     Args:
-        table: channels of the windows' readings.
-        offsets: places in a window of the steps that the network sees.
+        steps: what it sees of the windows' readings, see `Channels.steps`.
         windows: all of them.
         some: which.
         recording: of the waveforms that it sees beside the readings.
@@ -134,7 +129,7 @@ def feed(
     Raises:
         DataError: it sees waveforms, and the windows have none, or others.
     """
-    given = {"readings": table[windows.starts[some][:, None] + offsets]}
+    given = {"readings": steps(some)}
     return given if recording is None else given | waveform_feed(windows, some, recording)
 
 
