@@ -3,10 +3,9 @@
 To sort and to group a small frame by pandas takes longer than to answer what is in it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,9 @@ from numpy.typing import NDArray
 
 from pump_ml.errors import DataError
 from pump_ml.schema import ASSET, RUN, TIME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Places = NDArray[np.int64]
 

@@ -257,7 +257,7 @@ class Predictor(ABC):
     def table(self, windows: Windows, *, held_out: bool = False) -> pd.DataFrame:
         """The answers for `windows` as a frame, see `predict`; for `held_out` see `answer_held_out`."""
         columns = self._columns((self.answer_held_out if held_out else self.answer)(windows))
-        keys = {name: column.array for name, column in windows.rows.items()}
+        keys: dict[Any, Any] = {name: column.array for name, column in windows.rows.items()}
         return pd.DataFrame({**keys, **columns}, windows.rows.index)  # at once: to add columns one by one takes longer
 
     def _columns(self, answers: Answers) -> dict[str, NDArray[Any]]:

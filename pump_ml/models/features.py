@@ -336,8 +336,8 @@ def _beyond(normal: NormalBehaviour, windows: Windows, pool: int, mean: Mean) ->
 def _rolling(values: Array, pool: int) -> Array:
     """Mean of the `pool` rows that end at each; of those there are, at the start.
 
-    Sums of 1, 2, 4, … rows follow from one another, and those of `pool` rows from some of them: a few additions of whole
-    columns, and none of a large number to a small one.
+    Sums of 1, 2, 4, … rows follow from one another, and those of `pool` rows from some of them: a few additions of
+    whole columns, and none of a large number to a small one.
     """
     if pool == 1:
         return values

@@ -41,6 +41,7 @@ gradient."""
 LARGE = 64 * 2**20
 """Bytes of a table of single precision above which it is kept in half precision. That rounds a channel by less than
 1/2000 of itself, where a reading's noise is hundreds of times as large; answers take single precision in any case."""
+MOST = float(np.finfo(np.float16).max)
 COMPARED = 256
 """Windows on which the exported network is compared with the one that learnt."""
 
@@ -140,11 +141,10 @@ class _Part:
         self.count, self.offsets = len(windows), tf.constant(channels.offsets(windows.length), tf.int32)
         # Filled piece by piece, and by scatter: TensorFlow would copy a whole array, and a slice of a variable as well.
         shape = len(windows.readings), len(channels.mean)
-        kind = np.dtype(np.float16 if 4 * math.prod(shape) > LARGE else np.float32)
-        most = np.finfo(kind).max
-        self.table = tf.Variable(tf.zeros(shape, kind), trainable=False)
+        half = 4 * math.prod(shape) > LARGE
+        self.table = tf.Variable(tf.zeros(shape, tf.float16 if half else tf.float32), trainable=False)
         for here, rows in channels.pieces(windows):
-            kept = rows if kind == rows.dtype else rows.clip(-most, most).astype(kind)
+            kept = rows.clip(-MOST, MOST).astype(np.float16) if half else rows
             self.table.scatter_update(tf.IndexedSlices(kept, tf.range(here.start, here.stop)))
         self.starts = tf.constant(windows.starts, tf.int32)
         self.images = None if images is None else tf.Variable(images, trainable=False)

@@ -71,9 +71,7 @@ class NetworkPredictor(Predictor):
         steps = self.channels.steps(windows)
         names = [target.name for target in self.problem.targets]
         size = BATCH if self.recording is None else BATCH // 16
-        parts = [
-            self.session.run(names, feed(steps, windows, some, self.recording)) for some in windows.chunks(size)
-        ]
+        parts = [self.session.run(names, feed(steps, windows, some, self.recording)) for some in windows.chunks(size)]
         answers: Answers = {}
         for place, target in enumerate(self.problem.targets):
             raw: NDArray[np.float64] = np.concatenate([part[place] for part in parts]).astype(np.float64)

@@ -10,16 +10,16 @@ Readings are taken as ``arcsinh(reading / scale)``: a logarithm where a sensor i
 (powers of speed and flow) become straight lines, and a straight line where a sensor is lost in its own noise.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations_with_replacement, pairwise
+from itertools import combinations_with_replacement
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pump_ml.models.columns import columns_of, median, put, rows_of
 from pump_ml.problems import Conditions
 from pump_ml.windows import Windows
 
@@ -126,23 +126,23 @@ class NormalBehaviour:
         blocks = list(windows.blocks.values())
         for some in _alike([at.stop - at.start for at in blocks]):
             centre, own, rate = (each[whose[some]] for each in told)
-            here = _rows([blocks[asset] for asset in some])
+            here = rows_of([blocks[asset] for asset in some])
             readings = windows.readings[here].reshape(len(some), -1, len(self.sensors))
             at, shown = self._parts(readings)
             away = at - centre[:, None]
             sure = self._known(away) & self._works(repeats(readings)[0], rate, windows.length)
             normal = (own @ self._terms(away).swapaxes(-1, -2)).swapaxes(-1, -2)
-            plain = _columns(readings, places)
+            plain = columns_of(readings, places)
             if not sure.all():  # what says nothing is held against itself
                 normal, plain = np.where(sure, normal, shown), np.where(sure, plain, 0.0)
             level = self.scale[places] * np.sinh(normal)
             if not sure.all():
                 level = np.where(sure, level, 0.0)
-            _put(off, here, away)
-            _put(known, here, sure)
-            _put(share, here, shown - normal)
-            _put(excess, here, plain - level)
-            _put(energy, here, (plain - level) * (plain + level))
+            put(off, here, away)
+            put(known, here, sure)
+            put(share, here, shown - normal)
+            put(excess, here, plain - level)
+            put(energy, here, (plain - level) * (plain + level))
         return Residuals(share, excess, energy, off, known)
 
     def as_new(self, windows: Windows) -> Array:
@@ -185,7 +185,7 @@ class NormalBehaviour:
         This and what it calls take one asset, or several at a time along axes before those of one.
         """
         at, shown = self._parts(record)
-        centre = _median(at)
+        centre = median(at)
         terms, (run, rate) = self._terms(at - centre[..., None, :]), repeats(record)
         works = self._works(run, rate)
         if works.all():  # as nearly always; then all answers share one matrix
@@ -322,30 +322,6 @@ def _alike(lengths: Sequence[int]) -> Iterator[NDArray[np.int64]]:
         size = max(TOGETHER // max(length, 1), 1)
         for start in range(0, len(places), size):
             yield places[start : start + size]
-
-
-def _rows(blocks: Sequence[slice]) -> slice | NDArray[np.int64]:
-    """The readings in these blocks: a slice, which needs no copy, where they stand one after the other."""
-    if all(before.stop == after.start for before, after in pairwise(blocks)):
-        return slice(blocks[0].start, blocks[-1].stop)
-    return np.concatenate([np.arange(at.start, at.stop) for at in blocks])
-
-
-def _put(table: Array, rows: slice | NDArray[np.int64], values: Array) -> None:
-    """Write values ``(assets, readings, columns)`` to these rows of a table whose columns lie in one piece each."""
-    table.T[:, rows] = np.moveaxis(values, -1, 0).reshape(table.shape[1], math.prod(values.shape[:-1]))
-
-
-def _columns(values: Array, places: Sequence[int]) -> Array:
-    """These columns of the last axis, a copy in which each lies in one piece."""
-    return values.swapaxes(-1, -2)[..., places, :].swapaxes(-1, -2)
-
-
-def _median(values: Array) -> Array:
-    """Median along the last axis but one; `numpy.median` takes several times as long for many short stretches."""
-    ordered, count = np.sort(values.swapaxes(-1, -2), axis=-1), values.shape[-2]
-    middle: Array = ordered[..., (count - 1) // 2] / 2.0 + ordered[..., count // 2] / 2.0
-    return middle
 
 
 ARRAYS = ("scale", "low", "high", "mean", "spread", "noise")
