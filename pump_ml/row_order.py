@@ -79,9 +79,10 @@ class RowOrder:
 
 def _numbered(column: "pd.Series[Any]") -> tuple[Places, Any]:
     """Place of each value among the sorted values, -1 where there is none; and these."""
-    codes, values = pd.factorize(column.array)
+    given = column.to_numpy() if isinstance(column.dtype, np.dtype) else column.array
+    codes, values = pd.factorize(given)
     if len(values) > 1 and not pd.Index(values).is_monotonic_increasing:
-        codes, values = pd.factorize(column.array, sort=True)
+        codes, values = pd.factorize(given, sort=True)
     return codes.astype(np.int64, copy=False), values
 
 
