@@ -247,7 +247,12 @@ class Problem(Frozen):
         Args:
             sensors: what the columns become; the derived ones stand last, as `choose_features` gives them.
             values: of the sensors that are not derived, ``(readings, …)``.
+
+        Returns:
+            `values` itself where nothing is derived.
         """
+        if len(sensors) == values.shape[1]:
+            return values
         columns = dict(zip(sensors, values.T, strict=False))
         for name in sensors[values.shape[1] :]:
             columns[name] = self.derived[name].of(columns)

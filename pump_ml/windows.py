@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pump_ml.errors import DataError
 from pump_ml.problems import Problem
+from pump_ml.row_order import RowOrder
 from pump_ml.schema import ASSET, COMMISSIONING, KEYS, RUN, TIME, Waveforms
 
 Array = NDArray[np.float64]
@@ -147,6 +148,7 @@ def make_windows(
     *,
     which: Literal["all", "last"] = "all",
     waveforms: Waveforms | None = None,
+    labels: bool = True,
 ) -> Windows:
     """Cut each run into windows of the problem's length.
 
@@ -160,6 +162,7 @@ def make_windows(
         sensors: the feature columns, and behind them those of the problem's derived quantities.
         which: every window, or the last of each run.
         waveforms: taken at some of the readings.
+        labels: whether the windows have those that the readings bring.
 
     Raises:
         DataError: a column is missing, a reading is not finite, or an asset has no commissioning record though the
@@ -168,45 +171,54 @@ def make_windows(
     measured = [name for name in sensors if name not in problem.derived]
     if missing := [name for name in (*KEYS, *measured) if name not in readings]:
         raise DataError(f"readings lack {', '.join(missing)}; expected {', '.join((*KEYS, *measured))}")
-    commissioning = (
-        readings[COMMISSIONING].to_numpy(dtype=bool)
-        if COMMISSIONING in readings
-        else np.zeros(len(readings), dtype=bool)
-    )
-    if problem.reference is None:
-        # Nothing sets those readings apart, so they are readings as any other.
-        commissioning = np.zeros(len(readings), dtype=bool)
-    if bad := [name for name in measured if not np.isfinite(readings[name].to_numpy(dtype=np.float64)).all()]:
+    values = np.stack([readings[name].to_numpy(dtype=np.float64) for name in measured], axis=-1)
+    if not (finite := np.isfinite(values)).all():
+        bad = [name for name, sound in zip(measured, finite.all(axis=0), strict=True) if not sound]
         raise DataError(
             f"readings of {', '.join(bad)} are not finite; validation quarantines such rows: validate first"
         )
-    running = readings[~commissioning].sort_values(list(KEYS), kind="stable", ignore_index=True)
-    values = problem.with_derived(sensors, running[measured].to_numpy(dtype=np.float64))
+    commissioning = np.zeros(len(readings), dtype=np.bool_)
+    # Without a reference nothing sets those readings apart, so they are readings as any other.
+    if problem.reference is not None and COMMISSIONING in readings:
+        commissioning = readings[COMMISSIONING].to_numpy(dtype=bool)
+    keys = {name: readings[name] for name in KEYS}
+    order = RowOrder.of(keys)
+    running = order.sorted(~commissioning)
 
-    ends, firsts = _ends(running, problem, which)
+    ends, firsts = _ends(order.firsts(running), len(running), problem, which)
     begins = np.maximum(ends - problem.windows.length + 1, firsts)
-    last = running.iloc[ends].reset_index(drop=True)
-    targets = [target.name for target in problem.targets if target.name in last]
     # A short run's first reading stands as often as is missing, so that a window is a stretch of rows.
     wanting = np.zeros(len(running), dtype=np.int64)
     wanting[begins] = begins - (ends - problem.windows.length + 1)
-    if wanting.any():
-        values = np.repeat(values, 1 + wanting, axis=0)
+    filled = np.repeat(running, 1 + wanting) if wanting.any() else running
     moved = np.cumsum(wanting)
+    last = running[ends]
+    targets = [target.name for target in problem.targets if labels and target.name in readings]
     windows = Windows(
-        readings=values,
+        readings=problem.with_derived(sensors, _rows(values, filled)),
         starts=ends + moved[ends] - problem.windows.length + 1,
         length=problem.windows.length,
-        blocks=_blocks(running[ASSET], wanting),
-        commissioning=_records(readings[commissioning], last[ASSET], problem, sensors) if problem.reference else None,
-        rows=last[list(KEYS)],
-        labels=last[targets],
+        blocks=order.blocks(filled),
+        commissioning=None,
+        rows=_picked(keys, last),
+        labels=_picked({name: readings[name] for name in targets}, last),
         sensors=tuple(sensors),
-        begins=running[TIME].iloc[begins].reset_index(drop=True),
+        begins=pd.Series(keys[TIME].array.take(running[begins]), name=TIME),
     )
+    if problem.reference is not None:
+        marked = order.sorted(commissioning)
+        record = problem.with_derived(sensors, _rows(values, marked))
+        records = {asset: record[at] for asset, at in order.blocks(marked).items()}
+        if unknown := sorted(set(order.blocks(running)) - set(records)):
+            raise DataError(
+                f"no commissioning record for {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}; the problem "
+                f"compares each asset with its own: add its readings of the first healthy hours, marked "
+                f"{COMMISSIONING} = true, or look for them in quarantine"
+            )
+        windows = replace(windows, commissioning=records)
     if waveforms is None:
         return windows
-    taken = _last_taken(waveforms, last[list(KEYS)], running[TIME].iloc[begins])
+    taken = _last_taken(waveforms, windows.rows, keys[TIME].iloc[running[begins]])
     return replace(windows, waveforms=waveforms, taken=taken).where(taken >= 0)
 
 
@@ -237,21 +249,25 @@ def last_windows(x: Array, problem: Problem, sensors: Sequence[str], records: Ar
         x = np.concatenate([np.repeat(x[:, :1], wanting, axis=1), x], axis=1)
     runs, count, _ = x.shape
     names, nothing = [str(run) for run in range(runs)], pd.DataFrame(index=pd.RangeIndex(runs))
+    kept = None
+    if "records" in given:
+        record = _with_derived(problem, sensors, given["records"])
+        kept = dict(zip(names, record.reshape(runs, -1, len(sensors)), strict=True))
     return Windows(
-        readings=problem.with_derived(sensors, np.asarray(x.reshape(runs * count, -1), dtype=np.float64)),
+        readings=_with_derived(problem, sensors, x),
         starts=np.arange(1, runs + 1, dtype=np.int64) * count - length,
         length=length,
         blocks={name: slice(run * count, (run + 1) * count) for run, name in enumerate(names)},
-        commissioning={
-            name: problem.with_derived(sensors, np.asarray(record, dtype=np.float64))
-            for name, record in zip(names, given["records"], strict=True)
-        }
-        if "records" in given
-        else None,
+        commissioning=kept,
         rows=nothing,
         labels=nothing,
         sensors=tuple(sensors),
     )
+
+
+def _with_derived(problem: Problem, sensors: Sequence[str], x: Array) -> Array:
+    """Readings of all runs ``(runs, readings, measured)`` in one table, ``(readings, sensors)``."""
+    return problem.with_derived(sensors, np.asarray(x.reshape(-1, x.shape[2]), dtype=np.float64))
 
 
 def _last_taken(waveforms: Waveforms, ends: pd.DataFrame, begins: "pd.Series[Any]") -> NDArray[np.int64]:
@@ -277,14 +293,19 @@ def _blocks(assets: "pd.Series[Any]", wanting: NDArray[np.int64]) -> dict[str, s
 
 
 def _ends(
-    running: pd.DataFrame, problem: Problem, which: Literal["all", "last"]
+    firsts: NDArray[np.int64], count: int, problem: Problem, which: Literal["all", "last"]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the windows' last readings, and of the first readings of their runs."""
-    if running.empty:
+    """Positions of the windows' last readings, and of the first readings of their runs.
+
+    Args:
+        firsts: where each run begins.
+        count: of all readings.
+        problem: window length and stride.
+        which: every window, or the last of each run.
+    """
+    if not count:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    new_run = (running[[ASSET, RUN]] != running[[ASSET, RUN]].shift()).any(axis=1).to_numpy()
-    firsts = np.flatnonzero(new_run)
-    lasts = np.append(firsts[1:], len(running)) - 1
+    lasts = np.append(firsts[1:], count) - 1
     if which == "last":
         return lasts, firsts
     length, stride = problem.windows.length, problem.windows.stride
@@ -295,18 +316,13 @@ def _ends(
     return np.concatenate(per_run), np.repeat(firsts, [len(ends) for ends in per_run])
 
 
-def _records(
-    commissioning: pd.DataFrame, assets: "pd.Series[Any]", problem: Problem, sensors: Sequence[str]
-) -> dict[str, Array]:
-    measured = [name for name in sensors if name not in problem.derived]
-    records = {
-        str(asset): problem.with_derived(sensors, rows.to_numpy(dtype=np.float64))
-        for asset, rows in commissioning.sort_values(list(KEYS), kind="stable").groupby(ASSET)[measured]
-    }
-    if unknown := sorted(set(assets) - set(records)):
-        raise DataError(
-            f"no commissioning record for {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}; the problem "
-            f"compares each asset with its own: add its readings of the first healthy hours, marked "
-            f"{COMMISSIONING} = true, or look for them in quarantine"
-        )
-    return records
+def _rows(values: Array, places: NDArray[np.int64]) -> Array:
+    """These rows; no copy where they stand one after the other."""
+    if len(places) and np.array_equal(places, np.arange(places[0], places[0] + len(places))):
+        return values[places[0] : places[0] + len(places)]
+    return values[places]
+
+
+def _picked(columns: "Mapping[str, pd.Series[Any]]", places: NDArray[np.int64]) -> pd.DataFrame:
+    """Rows of some columns, numbered anew; column by column, which is what takes a small frame the least time."""
+    return pd.DataFrame({name: each.array.take(places) for name, each in columns.items()}, pd.RangeIndex(len(places)))

@@ -324,10 +324,7 @@ def test_a_network_answers_test_windows_through_onnx_as_it_does_in_keras(fitted:
     assert 0.0 <= told == predictor.difference <= MAX_DIFFERENCE
     network = keras.saving.load_model(tmp_path / "network.keras", compile=False)
     every = slice(0, min(len(fitted.test), 512))
-    given = feed(
-        predictor.channels.transform(fitted.test), predictor.channels.offsets(fitted.test.length), fitted.test, every,
-        predictor.recording,
-    )  # fmt: skip
+    given = feed(predictor.channels.steps(fitted.test), fitted.test, every, predictor.recording)
     stored = network.predict_on_batch(given)
     names = [target.name for target in fitted.problem.targets]
     for name, answered in zip(names, predictor.session.run(names, given), strict=True):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from test_baseline import PROBLEM, SEEN, SENSORS, rig
 
 from pump_ml import hyper
+from pump_ml.models import keras_fit
 from pump_ml.models.cnn1d import Cnn1d
 from pump_ml.problems import load_problem
 from pump_ml.windows import Windows
@@ -35,6 +36,25 @@ def test_a_slow_mean_of_the_weights_stays_near_where_learning_began() -> None:
 def test_a_quick_mean_of_the_weights_is_the_weights() -> None:
     asked = rig(SEEN, 4)
     np.testing.assert_allclose(answer(replace(TINY, ema_momentum=1e-9), asked), answer(TINY, asked), atol=1e-3)
+
+
+def test_a_table_in_half_precision_teaches_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = rig(SEEN, 4)
+    begun, single = answer(replace(TINY, rate=1e-9), asked), answer(TINY, asked)
+    monkeypatch.setattr(keras_fit, "LARGE", 0)
+    half = answer(TINY, asked)
+    assert np.abs(single - begun).mean() > 0.01
+    assert 0.0 < np.abs(half - single).mean() < 0.02 * np.abs(single - begun).mean()
+
+
+def test_a_reading_that_half_precision_cannot_hold_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras_fit, "LARGE", 0)
+    train, validation = rig(SEEN, 2), rig(SEEN, 3)
+    validation.readings[0] *= 1e9
+    losses: list[Any] = []
+    predictor = TINY.fit(train, validation, PROBLEM.about("wear"), seed=0, watch=lambda _, logs: losses.append(logs))
+    assert np.isfinite(predictor.answer(rig(SEEN, 4))["wear"]).all()
+    assert all(np.isfinite(value) for logs in losses for value in logs.values())
 
 
 @pytest.mark.parametrize(("readout", "same"), [("mean", True), ("steps", False)])

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from pump_ml.models import features, normal_behaviour
+from pump_ml.models.columns import median
 from pump_ml.models.features import Channels, Statistics
 from pump_ml.models.normal_behaviour import NormalBehaviour, Residuals, repeats
 from pump_ml.problems import Conditions, Problem
@@ -342,3 +343,40 @@ def test_assets_that_are_held_against_their_normal_together_get_what_each_gets_a
         alone = normal.residuals(made.of_assets([asset]))
         for name in ("share", "excess", "energy", "off", "known"):
             assert getattr(found, name)[here] == pytest.approx(getattr(alone, name), rel=1e-9, abs=1e-9), name
+
+
+@pytest.mark.parametrize("stride", [60, 45, 7])
+@pytest.mark.parametrize("record", [True, False])
+@pytest.mark.parametrize("chunk", [100, 8192])
+def test_what_a_network_looks_at_is_the_same_whether_windows_overlap_or_not(
+    chunk: int, record: bool, stride: int, diagnosis: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pump rests for a while, one has an instrument that is stuck."""
+    problem, made = diagnosis.model_copy(update={"conditions": CONDITIONS}), windows(range(10), fault=0.3)
+    made.readings[300:420, [0, 1, 3]] = 0.0
+    made.readings[700:760, 4] = 50.0
+    made = made if record else replace(made, commissioning=None)
+    channels = Channels.fit(made, problem, 10)
+    starts = np.concatenate([np.arange(at.start, at.stop - 59, stride) for at in made.blocks.values()])
+    some = replace(made, starts=starts, rows=made.rows.iloc[np.zeros(len(starts), dtype=np.int64)])
+    monkeypatch.setattr(features, "CHUNK", chunk)
+    steps = channels.steps(some)
+    expected = channels.transform(some)[starts[:, None] + channels.offsets(60)]
+    assert steps(slice(0, len(some))) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert steps(slice(3, 5)) == pytest.approx(expected[3:5], rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("pool", [1, 2, 7, 10, 60, 500])
+def test_rolling_means_are_means_of_the_rows_up_to_each(pool: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = 1e6 + np.random.default_rng(1).standard_normal((300, 3))
+    expected = np.stack([values[max(row - pool + 1, 0) : row + 1].mean(axis=0) for row in range(300)])
+    for chunk in (8192, 50, 7):
+        monkeypatch.setattr(features, "CHUNK", chunk)
+        for given in (values, np.asfortranarray(values)):
+            np.testing.assert_allclose(features._rolling(given, pool), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 120])
+def test_the_median_of_many_stretches_is_that_of_numpy(count: int) -> None:
+    values = np.random.default_rng(1).standard_normal((5, count, 3))
+    np.testing.assert_array_equal(median(values), np.median(values, axis=-2))

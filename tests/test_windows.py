@@ -168,6 +168,18 @@ def test_windows_of_some_assets_keep_what_belongs_together() -> None:
     assert some.rows.index.tolist() == some.labels.index.tolist() == [0, 1]
 
 
+def test_labels_that_nobody_asks_for_are_left_out() -> None:
+    windows = make_windows(RUNS, problem(), SENSORS, labels=False)
+    assert windows.labels.shape == (len(windows), 0)
+
+
+def test_windows_do_not_share_memory_with_the_frame_that_they_were_cut_from() -> None:
+    one = readings({("a", "a/0"): 6})
+    windows = make_windows(one, problem(4, 1), SENSORS)
+    windows.readings[:] = 0.0
+    assert one["pressure_bar"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
 def test_labels_need_not_be_there_when_a_model_is_asked() -> None:
     assert make_windows(RUNS.drop(columns="rul"), problem(), SENSORS).labels.shape[1] == 0
 

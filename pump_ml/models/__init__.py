@@ -231,9 +231,8 @@ class Predictor(ABC):
 
     def last_windows(self, readings: pd.DataFrame) -> Windows:
         """The windows that `predict` answers for: the last of each run."""
-        known = readings[[column for column in self.columns if column in readings]]
         waveforms = self.recording.in_columns(readings) if self.recording else None
-        windows = make_windows(known, self.problem, self.sensors, which="last", waveforms=waveforms)
+        windows = make_windows(readings, self.problem, self.sensors, which="last", waveforms=waveforms, labels=False)
         if not len(windows):
             raise DataError(f"{len(readings)} readings hold no run to answer for, beside commissioning records")
         return windows
@@ -259,7 +258,9 @@ class Predictor(ABC):
 
     def table(self, windows: Windows, *, held_out: bool = False) -> pd.DataFrame:
         """The answers for `windows` as a frame, see `predict`; for `held_out` see `answer_held_out`."""
-        return windows.rows.assign(**self._columns((self.answer_held_out if held_out else self.answer)(windows)))
+        columns = self._columns((self.answer_held_out if held_out else self.answer)(windows))
+        keys: dict[Any, Any] = {name: column.array for name, column in windows.rows.items()}
+        return pd.DataFrame({**keys, **columns}, windows.rows.index)  # at once: to add columns one by one takes longer
 
     def _columns(self, answers: Answers) -> dict[str, NDArray[Any]]:
         columns: dict[str, Any] = {}

@@ -9,8 +9,9 @@ show beyond the asset's normal (`pump_ml.models.normal_behaviour`), since levels
 - ``off``: how far the conditions are from those of the record, and the ``level`` of those that the problem names.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, Self
 
@@ -23,6 +24,8 @@ from pump_ml.problems import Problem
 from pump_ml.windows import Windows, gather
 
 Array = NDArray[np.floating[Any]]
+Mean = Callable[[Array], Array]
+"""From rows to means of some that stand one after the other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +58,11 @@ class Statistics:
             names += [f"{statistic}({sensor})" for statistic in RAW for sensor in windows.sensors]
             blocks.append(_raw_statistics(windows))
         if self.normal is not None:
-            beyond, found = _beyond(self.normal, windows, windows.length)
+            ends = windows.starts + windows.length - 1
+            mean = partial(_rolling, pool=windows.length)
+            beyond, found = _beyond(self.normal, windows, windows.length, mean)
             names += found
-            blocks.append(beyond[windows.starts + windows.length - 1].astype(np.float32))
+            blocks.append(beyond[ends].astype(np.float32))
         return np.concatenate(blocks, axis=1), names
 
     def to_json(self) -> dict[str, Any]:
@@ -172,7 +177,9 @@ class Channels:
     def pieces(self, windows: Windows) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """What `transform` gives, some rows at a time, and where they stand in it."""
         for here, raw in self._pieces(windows):
-            yield here, ((raw - self.mean) / self.scale).astype(np.float32)
+            rows = raw - self.mean
+            rows /= self.scale
+            yield here, rows.astype(np.float32, order="C")
 
     def to_json(self) -> dict[str, Any]:
         """For the predictor's file."""
@@ -186,21 +193,46 @@ class Channels:
         mean, scale = np.array(state["mean"]), np.array(state["scale"])
         return cls(_restored(state), state["pool"], mean, scale, _array(state["signals"]))
 
+    def steps(self, windows: Windows) -> Callable[[slice], NDArray[np.float32]]:
+        """What a network sees of windows: what `transform` gives at ``starts + offsets(length)``.
+
+        Returns:
+            Gives it for some of the windows, float32 ``(windows, steps, channels)``.
+        """
+        ends = windows.starts[:, None] + self.offsets(windows.length)
+        if ends.size * self.pool > 2 * len(windows.readings):  # they overlap, so means are of use to several
+            table = self.transform(windows)
+            return lambda some: table[ends[some]]
+        found = np.empty((*ends.shape, len(self.mean)), dtype=np.float32)
+        for here, some, before in self._parts(windows):
+            asked = (ends >= here.start) & (ends < here.stop)
+            raw = self._raw(some, partial(_means, ends=ends[asked] - here.start + before, pool=self.pool))
+            found[asked] = (raw - self.mean) / self.scale
+        return lambda some: found[some]
+
     def _pieces(self, windows: Windows) -> Iterator[tuple[slice, Array]]:
         """The channels before they are scaled, some readings at a time: all at once take several times the readings."""
+        for here, some, before in self._parts(windows):
+            yield here, self._raw(some, partial(_rolling, pool=self.pool))[before:]
+
+    def _parts(self, windows: Windows) -> Iterator[tuple[slice, Windows, int]]:
+        """Some readings at a time, as windows of them and of so many before them, since means reach back."""
         count, before = len(windows.readings), self.pool - 1
         begins: Sequence[int] = range(0, count, CHUNK)
         if self.normal is not None:  # it looks at whole assets, and no window looks across two
             begins, before = _groups(windows), 0
         for start, stop in pairwise([*begins, count]):
             skipped = min(before, start)
-            some = _part(windows, start - skipped, stop)
-            blocks = []
-            if self.normal is None or not self.normal.conditions.names:
-                blocks.append(_rolling(_shown(some, self.signals).readings, self.pool))
-            if self.normal is not None:
-                blocks.append(_beyond(self.normal, some, self.pool)[0])
-            yield slice(start, stop), np.concatenate(blocks, axis=1)[skipped:]
+            yield slice(start, stop), _part(windows, start - skipped, stop), skipped
+
+    def _raw(self, windows: Windows, mean: Mean) -> Array:
+        """The channels before they are scaled, ``(…, channels)``, of the means that `mean` makes."""
+        blocks = []
+        if self.normal is None or not self.normal.conditions.names:
+            blocks.append(mean(_shown(windows, self.signals).readings))
+        if self.normal is not None:
+            blocks.append(_beyond(self.normal, windows, self.pool, mean)[0])
+        return np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
 
 
 def _groups(windows: Windows) -> list[int]:
@@ -290,38 +322,66 @@ def _raw_statistics(windows: Windows) -> NDArray[np.float32]:
     return table
 
 
-def _beyond(normal: NormalBehaviour, windows: Windows, pool: int) -> tuple[Array, list[str]]:
-    """What the last `pool` readings up to each show beyond normal, ``(readings, columns)``, and the columns' names."""
-    found = normal.residuals(windows)
-    count = np.maximum(_rolling(found.known.astype(np.float64), pool), 1.0 / pool)
-    share, excess, energy = (_rolling(each, pool) / count for each in (found.share, found.excess, found.energy))
-    off = _rolling(found.off, pool)
+def _beyond(normal: NormalBehaviour, windows: Windows, pool: int, mean: Mean) -> tuple[Array, list[str]]:
+    """What `pool` readings each show beyond normal, ``(…, columns)``, by the means that `mean` makes of rows.
+
+    Returns:
+        These, and the columns' names.
+    """
+    found, width = normal.residuals(windows), len(normal.answers)
     levels = [windows.sensors.index(name) for name in normal.conditions.levels]
     shown = np.arcsinh(windows.readings[:, levels] / normal.scale[levels])
-    blocks = {
-        "share": (share, normal.answers),
-        "excess": (excess, normal.answers),
-        "root": (np.sign(energy) * np.sqrt(np.abs(energy)), normal.answers),
-        "off": (off, normal.conditions.names),
-        "level": (_rolling(shown, pool), normal.conditions.levels),
+    columns = mean(np.concatenate([found.share, found.excess, found.energy, found.off, shown], axis=1))
+    if not found.known.all():
+        count = np.maximum(mean(found.known.astype(np.float64)), 1.0 / pool)
+        for place in range(3):
+            columns[:, place * width : (place + 1) * width] /= count
+    energy = columns[:, 2 * width : 3 * width]
+    energy[:] = np.copysign(np.sqrt(np.abs(energy)), energy)
+    kinds = {
+        "share": normal.answers,
+        "excess": normal.answers,
+        "root": normal.answers,
+        "off": normal.conditions.names,
+        "level": normal.conditions.levels,
     }
-    names = [f"{kind}({sensor})" for kind, (_, sensors) in blocks.items() for sensor in sensors]
-    return np.concatenate([values for values, _ in blocks.values()], axis=1), names
+    return columns, [f"{kind}({sensor})" for kind, sensors in kinds.items() for sensor in sensors]
 
 
 def _rolling(values: Array, pool: int) -> Array:
-    """Mean of the `pool` rows that end at each; of those there are, at the start."""
+    """Mean of the `pool` rows that end at each; of those there are, at the start.
+
+    Sums of 1, 2, 4, … rows follow from one another, and those of `pool` rows from some of them: a few additions of
+    whole columns, and none of a large number to a small one.
+    """
     if pool == 1:
         return values
-    found: Array = np.empty(values.shape)
+    found: Array = np.empty_like(values)
     for start in range(0, len(values), CHUNK):
-        before = max(start - pool + 1, 0)
-        part = values[before : start + CHUNK]
-        sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(part, axis=0)])
-        ends = np.arange(start - before + 1, len(part) + 1)
-        begins = np.maximum(ends - pool, 0)
-        found[start : start + CHUNK] = (sums[ends] - sums[begins]) / (ends - begins)[:, None]
+        stop = min(start + CHUNK, len(values))
+        before = min(start, pool - 1)
+        sums = np.zeros_like(values, shape=(stop - start + pool - 1, values.shape[1]))
+        sums[pool - 1 - before :] = values[start - before : stop]
+        total, width, used = found[start:stop], 1, 0
+        total[:] = 0.0
+        while width <= pool:
+            if pool & width:
+                total += sums[used : used + len(total)]
+                used += width
+            sums, width = sums[:-width] + sums[width:], 2 * width
+        total /= pool
+    short = np.arange(1, min(pool, len(values) + 1))[:, None]
+    found[: len(short)] *= pool / short
     return found
+
+
+def _means(values: Array, ends: NDArray[np.int64], pool: int) -> Array:
+    """Mean of the `pool` rows that end at each of `ends`: what `_rolling` has there."""
+    total = values[ends]
+    for back in range(1, pool):
+        total += values[ends - back]
+    total /= pool
+    return total
 
 
 CHUNK = 8192

@@ -13,6 +13,8 @@ from pump_ml.problems import Problem
 from pump_ml.windows import Windows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 BATCH = 2048
@@ -66,14 +68,10 @@ class NetworkPredictor(Predictor):
 
     def answer(self, windows: Windows) -> Answers:
         """See `Predictor.answer`."""
-        table = self.channels.transform(windows)
+        steps = self.channels.steps(windows)
         names = [target.name for target in self.problem.targets]
         size = BATCH if self.recording is None else BATCH // 16
-        offsets = self.channels.offsets(windows.length)
-        parts = [
-            self.session.run(names, feed(table, offsets, windows, some, self.recording))
-            for some in windows.chunks(size)
-        ]
+        parts = [self.session.run(names, feed(steps, windows, some, self.recording)) for some in windows.chunks(size)]
         answers: Answers = {}
         for place, target in enumerate(self.problem.targets):
             raw: NDArray[np.float64] = np.concatenate([part[place] for part in parts]).astype(np.float64)
@@ -113,8 +111,7 @@ class NetworkPredictor(Predictor):
 
 
 def feed(
-    table: "NDArray[np.float32]",
-    offsets: "NDArray[np.int64]",
+    steps: "Callable[[slice], NDArray[np.float32]]",
     windows: Windows,
     some: slice,
     recording: Recording | None,
@@ -122,8 +119,7 @@ def feed(
     """Inputs of a network for some of the windows.
 
     Args:
-        table: channels of the windows' readings.
-        offsets: places in a window of the steps that the network sees.
+        steps: what it sees of the windows' readings, see `Channels.steps`.
         windows: all of them.
         some: which.
         recording: of the waveforms that it sees beside the readings.
@@ -131,7 +127,7 @@ def feed(
     Raises:
         DataError: it sees waveforms, and the windows have none, or others.
     """
-    given = {"readings": table[windows.starts[some][:, None] + offsets]}
+    given = {"readings": steps(some)}
     return given if recording is None else given | waveform_feed(windows, some, recording)
 
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pump_ml.models.columns import columns_of, median, put, rows_of
 from pump_ml.problems import Conditions
 from pump_ml.windows import Windows
 
@@ -91,7 +92,7 @@ class NormalBehaviour:
         wanting = np.maximum(frame._least_widths() - (high - low), 0.0) / 2.0
         frame = replace(frame, low=low - wanting, high=high + wanting)
         terms = [frame._terms(at - np.median(at, axis=0)) for at, _ in parts]
-        works = [frame._works(record, repeats(record)[1]) for record in records.values()]
+        works = [frame._works(*repeats(record)) for record in records.values()]
         mean, spread, variance = _mixed_model(
             terms, [shown for _, shown in parts], [each.astype(np.float64) for each in works]
         )
@@ -110,9 +111,11 @@ class NormalBehaviour:
         """
         if windows.commissioning is None:
             raise ValueError("these windows have no commissioning records; the problem has to ask for the reference")
-        share, excess, energy = np.zeros((3, len(windows.readings), len(self.answers)))
-        known = np.zeros(share.shape, dtype=np.bool_)
-        off = np.zeros((len(windows.readings), len(self.conditions.names)))
+        # Whatever is about a sensor lies in one piece: sums and products of stretches are what computers are fast at.
+        count, answers = len(windows.readings), len(self.answers)
+        share, excess, energy = (np.zeros((answers, count)).T for _ in range(3))
+        known = np.zeros((answers, count), dtype=np.bool_).T
+        off = np.zeros((len(self.conditions.names), count)).T
         places = [self.sensors.index(name) for name in self.answers]
         # Many assets have one record where they are copies of one.
         records = [windows.commissioning[asset] for asset in windows.blocks]
@@ -123,16 +126,23 @@ class NormalBehaviour:
         blocks = list(windows.blocks.values())
         for some in _alike([at.stop - at.start for at in blocks]):
             centre, own, rate = (each[whose[some]] for each in told)
-            here = np.stack([np.arange(blocks[asset].start, blocks[asset].stop) for asset in some])
-            readings = windows.readings[here]
+            here = rows_of([blocks[asset] for asset in some])
+            readings = windows.readings[here].reshape(len(some), -1, len(self.sensors))
             at, shown = self._parts(readings)
             away = at - centre[:, None]
-            sure = self._known(away) & self._works(readings, rate, windows.length)
-            normal = np.where(sure, self._terms(away) @ own.swapaxes(-1, -2), shown)
-            level, plain = self.scale[places] * np.sinh(normal), np.where(sure, readings[..., places], 0.0)
-            off[here], known[here], share[here] = away, sure, shown - normal
-            excess[here] = np.where(sure, plain - level, 0.0)
-            energy[here] = np.where(sure, np.square(plain) - np.square(level), 0.0)
+            sure = self._known(away) & self._works(repeats(readings)[0], rate, windows.length)
+            normal = (own @ self._terms(away).swapaxes(-1, -2)).swapaxes(-1, -2)
+            plain = columns_of(readings, places)
+            if not sure.all():  # what says nothing is held against itself
+                normal, plain = np.where(sure, normal, shown), np.where(sure, plain, 0.0)
+            level = self.scale[places] * np.sinh(normal)
+            if not sure.all():
+                level = np.where(sure, level, 0.0)
+            put(off, here, away)
+            put(known, here, sure)
+            put(share, here, shown - normal)
+            put(excess, here, plain - level)
+            put(energy, here, (plain - level) * (plain + level))
         return Residuals(share, excess, energy, off, known)
 
     def as_new(self, windows: Windows) -> Array:
@@ -175,28 +185,29 @@ class NormalBehaviour:
         This and what it calls take one asset, or several at a time along axes before those of one.
         """
         at, shown = self._parts(record)
-        centre = np.median(at, axis=-2)
-        terms, (_, rate) = self._terms(at - centre[..., None, :]), repeats(record)
-        works = self._works(record, rate)
+        centre = median(at)
+        terms, (run, rate) = self._terms(at - centre[..., None, :]), repeats(record)
+        works = self._works(run, rate)
         if works.all():  # as nearly always; then all answers share one matrix
             square = (terms.swapaxes(-1, -2) @ terms)[..., None, :, :]
         else:
             square = np.einsum("...ns,...nk,...nl->...skl", works.astype(np.float64), terms, terms, optimize=True)
-        product = terms.swapaxes(-1, -2) @ (works * shown)
+            shown = works * shown
+        product = terms.swapaxes(-1, -2) @ shown
         return centre, _posterior(square, product, self.mean, self._precision, self.noise), rate
 
-    def _works(self, readings: Array, rate: Array, count: int | None = None) -> NDArray[np.bool_]:
+    def _works(self, run: NDArray[np.int64], rate: Array, count: int | None = None) -> NDArray[np.bool_]:
         """Whether an answer's sensor and those of all conditions work, which are not stuck, ``(readings, answers)``.
 
         Args:
-            readings: of an asset.
+            run: readings in the stretch of repeats, see `repeats`.
             rate: share of the readings of its record in which each sensor repeated itself.
             count: readings among which a stretch of repeats is to be rare; unset, these.
         """
-        run, _ = repeats(readings)
         stuck = run >= SHORTEST
-        if stuck.any():
-            stuck &= (count or readings.shape[-2]) * rate[..., None, :] ** run < FEW
+        if not stuck.any():
+            return np.ones((*run.shape[:-1], len(self.answers)), dtype=np.bool_)
+        stuck &= (count or run.shape[-2]) * rate[..., None, :] ** run < FEW
         conditions = [self.sensors.index(name) for name in self.conditions.names]
         answers = [self.sensors.index(name) for name in self.answers]
         works: NDArray[np.bool_] = ~(stuck[..., answers] | stuck[..., conditions].any(axis=-1, keepdims=True))
@@ -220,13 +231,15 @@ class NormalBehaviour:
 
     def _parts(self, readings: Array) -> tuple[Array, Array]:
         """Conditions and answers of readings, transformed; absolute conditions stay as they are."""
-        shown = np.arcsinh(readings / self.scale)
+        columns = np.ascontiguousarray(readings.swapaxes(-1, -2))
+        shown = columns / self.scale[:, None]
+        np.arcsinh(shown, out=shown)
         relative, absolute = (
             [self.sensors.index(name) for name in names]
             for names in (self.conditions.relative, self.conditions.absolute)
         )
-        at = np.concatenate([shown[..., relative], readings[..., absolute]], axis=-1)
-        return at, np.delete(shown, [*relative, *absolute], axis=-1)
+        at = np.concatenate([shown[..., relative, :], columns[..., absolute, :]], axis=-2)
+        return at.swapaxes(-1, -2), np.delete(shown, [*relative, *absolute], axis=-2).swapaxes(-1, -2)
 
     def _least_widths(self) -> Array:
         """Range that each condition is taken to have at least: 5 % of the reading, or of its usual size."""
@@ -255,7 +268,7 @@ class NormalBehaviour:
         scaled = np.moveaxis(cut / width, -1, 0)
         pairs = combinations_with_replacement(range(len(self.conditions.relative)), 2)
         products = [scaled[one] * scaled[other] for one, other in pairs]
-        return np.stack([np.ones(off.shape[:-1]), *scaled, *products], axis=-1)
+        return np.stack([np.ones(off.shape[:-1]), *scaled, *products], axis=-2).swapaxes(-1, -2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,11 +302,13 @@ def repeats(readings: Array) -> tuple[NDArray[np.int64], Array]:
     Returns:
         Readings in the stretch, ``(readings, sensors)``, and the share of repeats by sensor, above 0 and below 1.
     """
-    count, same = readings.shape[-2], np.zeros(readings.shape, dtype=np.bool_)
-    same[..., 1:, :] = readings[..., 1:, :] == readings[..., :-1, :]
+    count, again = readings.shape[-2], readings[..., 1:, :] == readings[..., :-1, :]
+    if not again.any():
+        rate = np.full((*readings.shape[:-2], readings.shape[-1]), min(1 / max(count, 1), 0.999))
+        return np.broadcast_to(np.int64(0), readings.shape), rate
+    same = np.zeros(readings.shape, dtype=np.bool_)
+    same[..., 1:, :] = again
     rate = np.minimum((same.sum(axis=-2) + 1) / max(count, 1), 0.999)
-    if not same.any():
-        return np.zeros(same.shape, dtype=np.int64), rate
     place = np.arange(count)[:, None]
     before = np.maximum.accumulate(np.where(same, -1, place), axis=-2)
     after = np.minimum.accumulate(np.where(same, count, place)[..., ::-1, :], axis=-2)[..., ::-1, :]
