@@ -11,6 +11,7 @@
     │   └── ModelFileError      a model's file is missing, altered, or not one that may be read
     ├── LeakError               an answer would reach a model: a label among the features, an asset in two splits
     ├── GateError               the data do not carry a target: the baseline does not clearly beat the naive one
+    ├── FleetError              machines of a fleet were not trained; the others were
     ├── StorageFullError        a disk, a database or a bucket takes nothing more
     ├── MemoryLimitError        the step needs more memory than it may have
     └── StackError              the local Airflow stack did not start, or a DAG run failed
@@ -103,6 +104,10 @@ class LeakError(PumpMLError):
 
 class GateError(PumpMLError):
     """The data do not carry a target: the baseline does not clearly beat the naive one."""
+
+
+class FleetError(PumpMLError):
+    """Machines of a fleet were not trained; the message has the reason of each."""
 
 
 class StorageFullError(PumpMLError):
