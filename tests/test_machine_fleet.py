@@ -14,11 +14,21 @@ from typer.testing import CliRunner
 
 from pump_ml import catalog, cli, scoreboard, steps
 from pump_ml.connections import connect
-from pump_ml.errors import ConfigurationError, FleetError, PumpMLError, SourceError, StorageFullError, UnknownNameError
+from pump_ml.errors import (
+    ConfigurationError,
+    FleetError,
+    PumpMLError,
+    SourceError,
+    StackError,
+    StorageFullError,
+    UnknownNameError,
+)
+from pump_ml.local import commands
+from pump_ml.local.stack import StackConfig
 from pump_ml.machines import fleet, records
 from pump_ml.machines.policy import Policy, load_policy
 from pump_ml.machines.training import ModelFactory, Outcome
-from pump_ml.settings import Settings
+from pump_ml.settings import CHECKOUT, Settings
 from pump_ml.sources import sql, telemetry_table
 from pump_ml.twin import sets
 
@@ -361,3 +371,27 @@ def test_machines_that_are_there_are_not_simulated_again(home: Path, monkeypatch
     longer = shell("machines", "simulate", "--machines", "1", "--days", "2", "--seed", "5", "--skip-present")
     assert "has other telemetry of machine 'MP-001'" in str(longer.exception)
     assert home.exists()
+
+
+# In Airflow
+
+
+@pytest.mark.stack
+@pytest.mark.usefixtures("table")
+def test_airflow_trains_a_task_a_batch_and_the_roll_up_decides_the_run(
+    quick: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(commands.Clock, "say", lambda _, line: lines.append(line))
+    config = StackConfig(home, CHECKOUT / "dags", CHECKOUT / "plugins", airflow_port=28090)
+    asked = {"machines": [*names(CALM, TRIPS), ABSENT], "kinds": ["xgb"], "days": None, "policy": quick}
+    found = commands.run_machines(asked | {"least_share": 0.5}, config=config)
+    assert (found["trained"], found["no_failures"], found["failed"], found["share"]) == (1, 1, 1, 0.5)
+    for line in ("machines  plan  success", f"machines  train[{CALM.name} … {ABSENT} xgb (3)]  failed",
+                 "machines  roll_up  success", "machines  success"):  # fmt: skip
+        assert line in lines
+    (model,) = records.every()
+    assert model.run_key == f"{found['run']}/{TRIPS.name}-xgb"
+    assert [each["machine"] for each in steps.read_outcomes(found["run"]) if each["outcome"] == "failed"] == [ABSENT]
+    with pytest.raises(StackError, match=r"(?s)DAG machines failed.*roll_up.*expected 0\.9 or more"):
+        commands.run_machines(asked | {"least_share": 0.9}, config=config)
