@@ -170,7 +170,8 @@ def name_failure(error: BaseException, doing: str) -> PumpMLError | ArtifactStor
         if isinstance(link, MemoryError) or number == errno.ENOMEM or OUT_OF_MEMORY.search(text):
             return MemoryLimitError(
                 f"{doing}: the memory did not suffice ({text}). Raise the memory limit of the worker, let fewer tasks "
-                "run at once (pool `training`), or take a smaller snapshot; then try again (in Airflow, clear the task)"
+                "run at once (pools `training`, `machines`), or take a smaller snapshot; then try again (in Airflow, "
+                "clear the task)"
             )
         if ARTIFACTS.search(text):
             return ArtifactStoreError(

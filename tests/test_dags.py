@@ -83,7 +83,7 @@ print("FACTS" + json.dumps({
     "policies": {name: policy(task) for name, task in tasks.items()},
     "learning": {preset: limit(preset) for preset in PRESETS},
     "tuning": limit("quick", trials=5),
-    "rules": {name: str(task.trigger_rule) for name, task in tasks.items()},
+    "rules": {name: task.trigger_rule.value for name, task in tasks.items()},
     "paused": {name: dag.is_paused_upon_creation for name, dag in bag.dags.items()},
     "downstream": {name: sorted(task.downstream_task_ids) for name, task in tasks.items()},
     "stable": one == other,
@@ -242,6 +242,16 @@ def test_heavy_tasks_run_in_pools_that_the_setup_makes_and_in_queues_of_the_same
     assert heavy == expected | {"machines.train": "machines"}
     assert set(heavy.values()) == set(POOLS)
     assert {name: queue for name, (_, queue) in facts["pools"].items() if queue != "default"} == heavy
+
+
+def test_every_worker_of_celery_takes_every_pool_s_tasks_and_all_pools_fit_side_by_side() -> None:
+    compose = (DAGS.parent / "docker-compose.yaml").read_text()
+    queues = re.search(r"WORKER_QUEUES:-([\w,]+)", compose)
+    slots = re.search(r"AIRFLOW_PARALLELISM:-(\d+)", compose)
+    assert queues
+    assert slots
+    assert set(queues[1].split(",")) == {"default", *POOLS}
+    assert int(slots[1]) > sum(POOLS.values())
 
 
 def test_readings_are_fetched_after_all_shards_are_made(facts: dict[str, Any]) -> None:
