@@ -11,7 +11,7 @@ from pump_ml.machines.policy import Policy
 TRAINED = ("trained", "published before")
 NO_FAILURES, FAILED = "no failures", "failed"
 BATCH_S = 150.0
-"""Estimated seconds of work that make a batch. A task of Airflow costs about 12 s of CPU before it trains: a process,
+"""Estimated seconds of work that make a batch. A task of Airflow costs about 11 s of CPU before it trains: a process,
 imports, the network's first step; so it stays under a tenth."""
 METRICS = {
     "gru": ("mae", "rmse", "r2", "skill_over_persistence"),
