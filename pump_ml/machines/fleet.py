@@ -27,7 +27,7 @@ def _forecast_s(rows: int, policy: Policy) -> float:
 
 
 def _alarm_s(rows: int, policy: Policy) -> float:
-    return 0.2 + 0.0001 * rows * policy.alarm.rounds / 150.0
+    return 0.2 + 0.00006 * rows * policy.alarm.rounds / 150.0
 
 
 COSTS: Mapping[str, Callable[[int, Policy], float]] = {"gru": _forecast_s, "xgb": _alarm_s}
