@@ -4,11 +4,9 @@ All of a run lies under its key in the data root: the plan, and an outcome for e
 the telemetry is none of it, since it may hold a password.
 """
 
-import ctypes
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -151,7 +149,6 @@ def train_batch(run_key: str, number: int, *, url: str | None = None, progress: 
             report(name, share + float(values["progress"]) / len(machines))
 
         told[machine], error = _attempt(settled, machine, kind, url, watch)
-        _give_back()
         told[machine]["seconds"] = round(time.monotonic() - begun, 2)
         files.write_json(places[machine], told[machine])
         report(name, share + 1.0 / len(machines))
@@ -236,12 +233,6 @@ def _failed(machine: str, kind: str, error: Exception) -> tuple[Json, Exception 
     ours = isinstance(named, PumpMLError)
     log.warning("%s %s failed: %s", machine, kind, named, exc_info=None if ours else named)
     return _failure(machine, kind, f"{type(named).__name__}: {named}"), None if ours else named
-
-
-def _give_back() -> None:
-    """Return freed memory to the system: glibc keeps 2 MB a forecast in its arenas, which add up over a fleet."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _failure(machine: str, kind: str, reason: str) -> Json:
