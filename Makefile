@@ -21,6 +21,10 @@ ARGS ?=
 PROCESSES ?= 2
 
 
+# Of `make machines`.
+MACHINES ?= 20
+DAYS ?= 30
+
 # The full stack. PROFILE=celery: Celery workers, WORKERS of them, instead of tasks in the scheduler's container. To keep
 # it so, docs/scaling.md: three lines in .env.
 COMPOSE := docker compose
@@ -33,13 +37,17 @@ STACK = GIT_SHA=$$(git describe --always --abbrev=40 --dirty --exclude '*' 2>/de
 	$(if $(PROFILE),AIRFLOW_EXECUTOR=CeleryExecutor COMPOSE_PROFILES=celery) $(COMPOSE)
 EVERYTHING := $(COMPOSE) --profile celery
 
-.PHONY: help run ui stop status test check lock clean init up down logs backup restore test-stack
+.PHONY: help run machines ui stop status test check lock clean init up down logs backup restore test-stack
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(INSTALLED) ## Make a dataset, train every family, show the scores; options: make run ARGS="…"
 	@$(BIN)/pump-ml local run $(ARGS)
+
+machines: $(INSTALLED) ## Simulate single machines, train all in Airflow, show their scores; MACHINES=20 DAYS=30
+	@$(BIN)/pump-ml machines simulate --machines $(MACHINES) --days $(DAYS) --skip-present >/dev/null
+	@$(BIN)/pump-ml local machines $(ARGS)
 
 ui: $(INSTALLED) ## Start Airflow and MLflow in the background and print where they are
 	@$(BIN)/pump-ml local ui $(ARGS)

@@ -8,10 +8,10 @@ for name in ("airflow", "tensorflow", "keras"):
     sys.modules[name] = None  # importing it fails, as where it is not installed
 
 CORE = (
-    "catalog", "cli", "cli_compose", "cli_local", "cli_twin", "compose.backup", "compose.environment", "compose.status",
-    "errors", "evaluation", "generation", "ledger", "machines.policy", "machines.preparation", "metrics", "models",
-    "problems", "promotion", "schema", "scoreboard", "settings", "snapshots", "sources.files", "sources.simulated",
-    "splits", "steps", "streaming", "twin.datasets", "windows",
+    "catalog", "cli", "cli_compose", "cli_local", "cli_twin", "compose.backup", "compose.environment",
+    "compose.status", "errors", "evaluation", "generation", "ledger", "machines.fleet", "machines.policy",
+    "machines.preparation", "metrics", "models", "problems", "promotion", "schema", "scoreboard", "settings",
+    "snapshots", "sources.files", "sources.simulated", "splits", "steps", "streaming", "twin.datasets", "windows",
 )  # fmt: skip
 SERVING = (
     "registry", "machines.answering", "machines.training", "models.pyfunc", "models.baseline", "models.xgb",

@@ -51,6 +51,8 @@ TRAINING = {
     "execution_timeout": LEARN["full"],
     "pre_execute": limit_by_preset,
 }
+# A batch of machines. What a timeout broke off is gone on with: those that are trained are found.
+MACHINES = {"pool": "machines", "queue": "machines", "execution_timeout": timedelta(hours=6)}
 # What clears up is tried for ten minutes and more: nobody comes after it but the DAG `upkeep`.
 LAST = {"retries": 10, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": 0}
 

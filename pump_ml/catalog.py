@@ -53,7 +53,10 @@ MOST_TRIALS = 1_000
 MOST_SHARDS = 1_000
 """Parts of a simulated fleet; Airflow maps a task over 1024 things at most."""
 
-POOLS: Mapping[str, int] = {"training": 3, "ingestion": 2}
+MOST_BATCHES = 1_000
+"""Tasks of one kind of work on a fleet's machines, for the same reason."""
+
+POOLS: Mapping[str, int] = {"training": 3, "ingestion": 2, "machines": 2}
 """Pools of Airflow, which are also the names of the queues of their tasks, and the slots of each. A pool that does not
 exist leaves its tasks waiting for ever, so whatever sets up an Airflow makes all of these."""
 

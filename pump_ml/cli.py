@@ -45,6 +45,7 @@ app.add_typer(cli_local.app, name="local")
 app.add_typer(cli_twin.app, name="twin")
 app.add_typer(cli_machines.app, name="machines")
 app.command(name="train-machine")(cli_machines.train_machine)
+app.command(name="train-machines")(cli_machines.train_machines)
 app.command()(cli_machines.reconcile)
 for command in (cli_compose.init, cli_compose.backup, cli_compose.restore):
     app.command()(command)

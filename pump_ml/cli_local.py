@@ -1,6 +1,8 @@
 """The local Airflow and MLflow that `make run` and `make ui` start."""
 
+from datetime import UTC
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -10,15 +12,22 @@ from pump_ml.cli_options import (
     Dataset,
     Days,
     Families,
+    From,
     Hyper,
+    Kinds,
+    LeastShare,
+    MachinePolicy,
     Mapping,
     OwnProblem,
+    Period,
+    Plant,
     Preset,
     Pumps,
     Samples,
     Seed,
     Shards,
     Source,
+    To,
     Trials,
     Waveforms,
     check_source,
@@ -63,6 +72,39 @@ def run(
     data = {"source": source, **simulated, "problem": problem, "publish": False, **where}
     learning = {"families": family, "preset": preset, "hyper": values, "trials": trials}
     show(run_in_airflow(data, {"problem": problem, "seed": seed, **learning}))
+
+
+@app.command()
+def machines(
+    machine: Annotated[list[str] | None, typer.Argument(help="As the plant names them; none, all.")] = None,
+    kind: Kinds = None,
+    start: From = None,
+    end: To = None,
+    days: Period = None,
+    least_share: LeastShare = 0.9,
+    plant: Plant = "processed_data",
+    policy: MachinePolicy = None,
+    seed: Seed = 7,
+) -> None:
+    """Train the models of many machines in Airflow: start the components, run the DAG machines, show the scores, stop.
+
+    Example: pump-ml local machines MP-001 MP-002 --kind xgb --from 2026-01-01 --to 2026-01-31
+    """
+    from pump_ml.local.commands import run_machines
+    from pump_ml.scoreboard import show_machines
+
+    period = {"from": start, "to": end}
+    conf = {
+        **{name: time and time.replace(tzinfo=time.tzinfo or UTC).isoformat() for name, time in period.items()},
+        "machines": machine,
+        "kinds": kind,
+        "days": days,
+        "least_share": least_share,
+        "plant": plant,
+        "policy": policy and str(Path(policy).resolve()),
+        "seed": seed,
+    }
+    show_machines(steps.read_outcomes(run_machines(conf)["run"]))
 
 
 @app.command()

@@ -1,20 +1,24 @@
 """Motor pump sets in the field from a shell: their telemetry, and their models."""
 
 import json
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pump_ml import steps
-from pump_ml.errors import ConfigurationError
+from pump_ml.cli_options import From, Kinds, LeastShare, MachinePolicy, Period, Plant, To
+from pump_ml.errors import ConfigurationError, FleetError
 from pump_ml.settings import Settings
 
 console = Console(stderr=True)
+ONE_BATCH_S = 1e9
+"""All machines of a kind are one batch in one process: nothing is started anew."""
 app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode="rich")
 
 Url = Annotated[
@@ -31,6 +35,9 @@ def simulate(
     start: Annotated[datetime, typer.Option(help="Time of the first row, UTC.")] = datetime(2026, 1, 1),
     url: Url = None,
     csv: Annotated[Path | None, typer.Option(help="Also write NAME.csv for each machine into this folder.")] = None,
+    skip_present: Annotated[
+        bool, typer.Option("--skip-present", help="Simulate none again that the table has for this period.")
+    ] = False,
 ) -> None:
     """Write the telemetry of simulated motor pump sets into the table processed_data; prints their names.
 
@@ -50,13 +57,24 @@ def simulate(
     telemetry_table.create(engine)
     with Progress(console=console) as bars:
         task = bars.add_task(f"{machines} machines", total=float(machines))
+        present = telemetry_table.spans(engine) if skip_present else {}
         for number, machine in enumerate(made):
+            if _covers(present.get(machine.name), begin, days):
+                bars.update(task, completed=number + 1.0)
+                typer.echo(machine.name)
+                continue
             frame = sets.simulate(machine, begin, days, seed)
             telemetry_table.append(engine, frame, partial(_advance, bars, task, number))
             if csv is not None:
                 telemetry_table.write_csv(csv, frame)
             bars.update(task, completed=number + 1.0)
             typer.echo(machine.name)
+
+
+def _covers(span: tuple[datetime, datetime] | None, begin: datetime, days: float) -> bool:
+    """Whether readings that are there span a simulation: rows at its ends may lack, or have a clock that is wrong."""
+    hour = timedelta(hours=1)
+    return span is not None and span[0] <= begin + hour and span[1] >= begin + timedelta(days=days) - hour
 
 
 def _advance(bars: Progress, task: TaskID, done: int, share: float) -> None:
@@ -81,12 +99,13 @@ def list_machines(
 def train_machine(
     machine: Annotated[str, typer.Argument(help="As the plant names it; `pump-ml machines list` lists them.")],
     kind: Annotated[str, typer.Option(help="gru: health forecast; xgb: pre-failure alarm.")],
-    start: Annotated[datetime | None, typer.Option("--from", help="Readings from then on, UTC; unset, all.")] = None,
-    end: Annotated[datetime | None, typer.Option("--to", help="Readings before then, UTC; unset, all.")] = None,
-    plant: Annotated[str, typer.Option(help="Name or path of the YAML that describes the table.")] = "processed_data",
-    policy: Annotated[str | None, typer.Option(help="YAML that says how models are made; unset, the shipped.")] = None,
+    start: From = None,
+    end: To = None,
+    plant: Plant = "processed_data",
+    policy: MachinePolicy = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and rows, same model.")] = 7,
     run: Annotated[str | None, typer.Option(help="Key of the training; the same again trains nothing anew.")] = None,
+    url: Url = None,
 ) -> None:
     """Train one machine's model, publish it, and make it the champion if it is better; prints what became of it.
 
@@ -106,13 +125,74 @@ def train_machine(
             plant=plant,
             policy=policy,
             seed=seed,
+            url=url,
             progress=lambda _, share: bars.update(task, completed=share),
         )
     typer.echo(json.dumps(told, indent=1))
 
 
+def train_machines(
+    machine: Annotated[list[str] | None, typer.Argument(help="As the plant names them; none, all.")] = None,
+    kind: Kinds = None,
+    start: From = None,
+    end: To = None,
+    days: Period = None,
+    least_share: LeastShare = 0.9,
+    plant: Plant = "processed_data",
+    policy: MachinePolicy = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed and rows, same models.")] = 7,
+    run: Annotated[str | None, typer.Option(help="Name of the run; a known one is taken up again.")] = None,
+    url: Url = None,
+) -> None:
+    """Train the models of many machines in this process, as the DAG machines does in batches; prints their scores.
+
+    A machine that fails fails alone. The exit code is 1 when fewer were trained than --least-share.
+
+    Example: pump-ml train-machines MP-001 MP-002 --kind xgb --from 2026-01-01 --to 2026-01-31
+    """
+    from pump_ml import scoreboard
+
+    key = run or f"cli/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    batches = steps.plan_machines(
+        key,
+        machines=machine,
+        kinds=kind,
+        start=_text(start),
+        end=_text(end),
+        days=days,
+        least_share=least_share,
+        batch_s=ONE_BATCH_S,
+        plant=plant,
+        policy=policy,
+        seed=seed,
+        url=url,
+    )
+    console.print(f"run {key}; --run with this name goes on with it", highlight=False, soft_wrap=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console) as bars:
+        for batch in batches:
+            task = bars.add_task(batch["name"], total=1.0)
+            try:
+                with suppress(FleetError):  # the tables have the reasons
+                    steps.train_batch(
+                        key,
+                        batch["number"],
+                        url=url,
+                        progress=lambda _, share, task=task: bars.update(task, completed=share),  # type: ignore[misc]
+                    )
+            except Exception as error:  # noqa: BLE001 - the other kind is trained all the same
+                console.print(f"{type(error).__name__}: {error}", highlight=False, markup=False, soft_wrap=True)
+    scoreboard.show_machines(steps.read_outcomes(key))
+    steps.roll_up(key)
+
+
 def _utc(time: datetime | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
+
+
+def _text(time: datetime | None) -> str | None:
+    return time.isoformat() if time is not None else None
 
 
 def reconcile(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +50,17 @@ Hyper = Annotated[
 ]
 Trials = Annotated[int, typer.Option(help="Trials that tune each family but the baseline; 0 for no tuning.")]
 RunKey = Annotated[str | None, typer.Option("--run", help="Name of the training run; a known one is taken up again.")]
+
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option("--kind", help=f"Of {', '.join(catalog.MACHINE_MODELS)}; repeat it for more; unset, all."),
+]
+From = Annotated[datetime | None, typer.Option("--from", help="Readings from then on, UTC.")]
+To = Annotated[datetime | None, typer.Option("--to", help="Readings before then, UTC.")]
+Period = Annotated[float | None, typer.Option("--days", help="In place of --from: so long before --to, or before now.")]
+LeastShare = Annotated[float, typer.Option(help="Trained, of those that could be; below it the run fails.")]
+Plant = Annotated[str, typer.Option(help="Name or path of the YAML that describes the table.")]
+MachinePolicy = Annotated[str | None, typer.Option(help="YAML that says how models are made; unset, the shipped.")]
 
 StackFolder = Annotated[Path, typer.Option("--folder", help="Where docker-compose.yaml is; unset, here.")]
 

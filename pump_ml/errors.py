@@ -11,6 +11,7 @@
     │   └── ModelFileError      a model's file is missing, altered, or not one that may be read
     ├── LeakError               an answer would reach a model: a label among the features, an asset in two splits
     ├── GateError               the data do not carry a target: the baseline does not clearly beat the naive one
+    ├── FleetError              machines of a fleet were not trained; the others were
     ├── StorageFullError        a disk, a database or a bucket takes nothing more
     ├── MemoryLimitError        the step needs more memory than it may have
     └── StackError              the local Airflow stack did not start, or a DAG run failed
@@ -105,6 +106,10 @@ class GateError(PumpMLError):
     """The data do not carry a target: the baseline does not clearly beat the naive one."""
 
 
+class FleetError(PumpMLError):
+    """Machines of a fleet were not trained; the message has the reason of each."""
+
+
 class StorageFullError(PumpMLError):
     """A disk, a database or a bucket takes nothing more."""
 
@@ -165,7 +170,8 @@ def name_failure(error: BaseException, doing: str) -> PumpMLError | ArtifactStor
         if isinstance(link, MemoryError) or number == errno.ENOMEM or OUT_OF_MEMORY.search(text):
             return MemoryLimitError(
                 f"{doing}: the memory did not suffice ({text}). Raise the memory limit of the worker, let fewer tasks "
-                "run at once (pool `training`), or take a smaller snapshot; then try again (in Airflow, clear the task)"
+                "run at once (pools `training`, `machines`), or take a smaller snapshot; then try again (in Airflow, "
+                "clear the task)"
             )
         if ARTIFACTS.search(text):
             return ArtifactStoreError(

@@ -1,7 +1,8 @@
-"""The table at the end of a training run: who met which target, who is champion, what to do next."""
+"""The tables at the end of a run: who met which target, who is champion, what to do next; what became of a fleet."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from io import StringIO
 from itertools import zip_longest
 from typing import Any
 
@@ -12,8 +13,12 @@ from rich.text import Text
 
 from pump_ml import benchmark_page
 from pump_ml.local import command
+from pump_ml.machines import fleet
 
 NUMERIC = ("value", "threshold", "limit", "seconds")
+MOST_MACHINES = 50
+"""Of more machines only the median is shown, and of those that failed so many."""
+LOG_WIDTH = 140
 BOUND = {"higher": "≥", "lower": "≤"}
 
 
@@ -31,6 +36,49 @@ def show_tables(document: Mapping[str, Any]) -> None:
         for row in content.rows:
             table.add_row(*map(Text, row))
         Console().print(table, crop=False)
+
+
+def show_machines(outcomes: Sequence[Mapping[str, Any]]) -> None:
+    """Print what became of a fleet's machines on standard output; see `pump_ml.machines.fleet.summary`."""
+    for table in _machines(outcomes):
+        Console().print(table, crop=False)
+
+
+def machine_lines(outcomes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The same as lines of plain text, for a log."""
+    written = StringIO()
+    for table in _machines(outcomes):
+        Console(file=written, width=LOG_WIDTH).print(table)
+    return [line.rstrip() for line in written.getvalue().splitlines() if line.strip()]
+
+
+def _machines(outcomes: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    """A table a kind: a row a machine, where there are few, and the median; then the machines that failed, and why."""
+    found = fleet.summary(outcomes)
+    for kind, counted in found["kinds"].items():
+        title = f"{kind}: {fleet.told(counted)}; {counted['champions']} became champion"
+        if not counted["trained"]:
+            yield Text(title)
+            continue
+        table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("machine", no_wrap=True)
+        for metric in counted["median"]:
+            table.add_column(metric.replace("_per_", "/").replace("_", " "), justify="right")
+        table.add_column("champion")
+        trained = [each for each in outcomes if each["kind"] == kind and each.get("metrics")]
+        for each in trained if len(trained) <= MOST_MACHINES else ():
+            values = [_number(each["metrics"].get(metric)) for metric in counted["median"]]
+            table.add_row(each["machine"], *values, "yes" if each["champion"] else "no")
+        table.add_section()
+        table.add_row("median", *map(_number, counted["median"].values()), "")
+        yield table
+    if failed := [each for each in outcomes if each["outcome"] == fleet.FAILED]:
+        table = Table(title=f"{len(failed)} failed", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for column in ("machine", "kind", "reason"):
+            table.add_column(column, no_wrap=column != "reason")
+        for each in failed[:MOST_MACHINES]:
+            table.add_row(each["machine"], each["kind"], Text(each["reason"]))
+        yield table
 
 
 def render(report: Mapping[str, Any]) -> RenderableType:

@@ -83,6 +83,8 @@ print("FACTS" + json.dumps({
     "policies": {name: policy(task) for name, task in tasks.items()},
     "learning": {preset: limit(preset) for preset in PRESETS},
     "tuning": limit("quick", trials=5),
+    "rules": {name: task.trigger_rule.value for name, task in tasks.items()},
+    "paused": {name: dag.is_paused_upon_creation for name, dag in bag.dags.items()},
     "downstream": {name: sorted(task.downstream_task_ids) for name, task in tasks.items()},
     "stable": one == other,
     "answers": answers,
@@ -124,6 +126,14 @@ REFUSED: list[tuple[str, str, Any]] = [
     ("training", "trials", -1),
     ("training", "trials", 2.5),
     ("upkeep", "quiet_minutes", 0),
+    ("machines", "machines", "MP-001"),
+    ("machines", "machines", [""]),
+    ("machines", "machines", ["MP-001", "MP-001"]),
+    ("machines", "kinds", ["cnn1d"]),
+    ("machines", "days", 0),
+    ("machines", "from", "last week"),
+    ("machines", "to", "2026-13-01T00:00:00+00:00"),
+    ("machines", "least_share", 1.1),
 ]
 ACCEPTED: list[tuple[str, str, Any]] = [
     ("dataset", "pumps", 140),
@@ -139,6 +149,12 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("training", "hyper", {"xgb": {"depth": 6}}),
     ("training", "trials", 20),
     ("upkeep", "stale_hours", 48),
+    ("machines", "machines", ["MP-001", "Bomba d'agua"]),
+    ("machines", "machines", None),
+    ("machines", "kinds", ["gru"]),
+    ("machines", "days", None),
+    ("machines", "from", "2026-01-01T00:00:00+00:00"),
+    ("machines", "least_share", 0),
 ]
 
 
@@ -175,7 +191,7 @@ def test_a_dag_file_is_light_to_import(file: Path, tmp_path: Path) -> None:
 def test_every_dag_is_imported_without_an_error(facts: dict[str, Any]) -> None:
     assert facts["errors"] == {}
     assert sorted(facts["docs"]) == [path.stem for path in FILES]
-    assert set(facts["docs"]) == {"dataset", "training", "upkeep"}
+    assert set(facts["docs"]) == {"dataset", "machines", "training", "upkeep"}
     assert all(facts["docs"].values())
 
 
@@ -222,9 +238,20 @@ def test_heavy_tasks_run_in_pools_that_the_setup_makes_and_in_queues_of_the_same
     tasks = ("plan", "make_shard", "fetch", "validate", "snapshot")
     ingestion = tuple(f"dataset.{task}" for task in tasks)
     learning = ("training.baseline", "training.train")
-    assert heavy == dict.fromkeys(ingestion, "ingestion") | dict.fromkeys(learning, "training")
+    expected = dict.fromkeys(ingestion, "ingestion") | dict.fromkeys(learning, "training")
+    assert heavy == expected | {"machines.train": "machines"}
     assert set(heavy.values()) == set(POOLS)
     assert {name: queue for name, (_, queue) in facts["pools"].items() if queue != "default"} == heavy
+
+
+def test_every_worker_of_celery_takes_every_pool_s_tasks_and_all_pools_fit_side_by_side() -> None:
+    compose = (DAGS.parent / "docker-compose.yaml").read_text()
+    queues = re.search(r"WORKER_QUEUES:-([\w,]+)", compose)
+    slots = re.search(r"AIRFLOW_PARALLELISM:-(\d+)", compose)
+    assert queues
+    assert slots
+    assert set(queues[1].split(",")) == {"default", *POOLS}
+    assert int(slots[1]) > sum(POOLS.values())
 
 
 def test_readings_are_fetched_after_all_shards_are_made(facts: dict[str, Any]) -> None:
@@ -287,7 +314,8 @@ def test_nothing_is_trained_beside_the_baseline_before_the_gate(facts: dict[str,
     below = facts["downstream"]
     assert "gate" in below["training.baseline"]
     assert "train" in below["training.gate"]
-    assert {name for name, tasks in below.items() if "train" in tasks} <= {"training.gate", "training.plan"}
+    before = {name for name, tasks in below.items() if name.startswith("training.") and "train" in tasks}
+    assert before <= {"training.gate", "training.plan"}
 
 
 def test_what_was_left_open_is_closed_after_everything_else(facts: dict[str, Any]) -> None:
@@ -295,6 +323,17 @@ def test_what_was_left_open_is_closed_after_everything_else(facts: dict[str, Any
     assert "close" in facts["downstream"]["training.report"]
     # One family that fails must not have the others' runs closed while they still learn.
     assert "close" in facts["downstream"]["training.train"]
+
+
+def test_machines_are_counted_whatever_became_of_them_and_the_count_decides_the_run(facts: dict[str, Any]) -> None:
+    assert facts["downstream"]["machines.plan"] == ["train"]
+    assert facts["downstream"]["machines.train"] == ["roll_up"]
+    assert facts["downstream"]["machines.roll_up"] == []
+    assert facts["rules"]["machines.roll_up"] == "all_done"
+
+
+def test_no_machine_is_trained_at_night_before_somebody_says_so(facts: dict[str, Any]) -> None:
+    assert {name for name, paused in facts["paused"].items() if paused} == {"machines"}
 
 
 def test_pump_ml_never_imports_airflow() -> None:

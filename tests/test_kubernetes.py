@@ -33,6 +33,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|FERNET_KEY|ACCESS_KEY|TOKEN|ROOT_USER")
 NAMED_FOR_ITS_SECRET = {name for name in SECRETS if name.endswith("_DB_PASSWORD")}
 """Variables that only serve to put an address together."""
+OPTIONAL = "PUMP_ML_TELEMETRY_URL"
+"""What `.env` has where a plant has it: an address with a password."""
 DIFFERENT = {
     "AIRFLOW__CORE__EXECUTOR": "the chart sets it",
     "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "the chart names its Service itself",
@@ -106,6 +108,7 @@ def composed(service: str) -> dict[str, str]:
     found = {}
     for name, value in COMPOSE[service]["environment"].items():
         text = re.sub(r"\$\{(\w+):\?run make init}", r"$(\1)", value)
+        text = re.sub(r"\$\{(PUMP_ML_\w+):-}", r"$(\1)", text)
         text = text.replace("@postgres/", "@$(POSTGRES_HOST)/").replace("http://s3:9000", "$(S3_ENDPOINT)")
         if not name.startswith("AIRFLOW__CELERY"):
             found[name] = text
@@ -207,9 +210,10 @@ def test_no_file_holds_a_secret(path: Path) -> None:
     text = path.read_text()
     assert not [address for address in re.findall(r"\w+://[^\s/\"'@]*:([^\s/\"'@]+)@", text) if address[:2] != "$("]
     for secret in re.findall(r"secretKeyRef: \{ ([^}]*) }", text):
-        name, key = re.fullmatch(r"name: ([\w-]+), key: (\w+) ", secret + " ").groups()
+        name, key, optional = re.fullmatch(r"name: ([\w-]+), key: (\w+)(, optional: true)?", secret.strip()).groups()
+        assert bool(optional) == (key == OPTIONAL), "without an optional one a pod must start too"
         assert name == "pump-ml"
-        assert key in SECRETS, "the Secret is made of .env, which has no other names"
+        assert key in {*SECRETS, OPTIONAL}, "the Secret is made of .env, which has no other names"
     if path.suffix == ".env":
         return
     for document in yaml.safe_load_all(text):
@@ -305,7 +309,7 @@ def hook() -> dict[str, Any]:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("airflow") is None, reason="the airflow extra is not installed")
-def test_the_tasks_of_the_queue_training_are_those_with_larger_pods(hook: dict[str, Any], tmp_path: Path) -> None:
+def test_the_tasks_of_the_queues_that_train_are_those_with_larger_pods(hook: dict[str, Any], tmp_path: Path) -> None:
     done = subprocess.run(  # noqa: S603 - this interpreter, fixed words
         [sys.executable, "-c", QUEUES, str(ROOT / "dags")],
         capture_output=True, text=True, check=False,
@@ -313,14 +317,19 @@ def test_the_tasks_of_the_queue_training_are_those_with_larger_pods(hook: dict[s
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     tasks = json.loads(done.stdout.split("QUEUES", 1)[1])
-    queued = {(dag, task) for dag, task, queue in tasks if queue == "training"}
-    assert queued
+    queued = {(dag, task) for dag, task, queue in tasks if queue in ("training", "machines")}
+    assert {dag for dag, _ in queued} == {"training", "machines"}
     assert queued == {(dag, task) for dag, names in hook["LARGE"].items() for task in names}
 
 
 @pytest.mark.parametrize(
     ("dag", "task", "limit"),
-    [("training", "train", "4Gi"), ("training", "plan", "3Gi"), ("dataset", "train", "3Gi")],
+    [
+        ("training", "train", "4Gi"),
+        ("machines", "train", "4Gi"),
+        ("training", "plan", "3Gi"),
+        ("dataset", "train", "3Gi"),
+    ],
 )
 def test_a_training_task_gets_the_larger_pod(hook: dict[str, Any], dag: str, task: str, limit: str) -> None:
     models = pytest.importorskip("kubernetes.client.models")

@@ -125,6 +125,19 @@ def test_machines_come_in_the_order_of_their_names_however_they_are_asked_for(ur
     assert sql.machines(url) == ["MP-001", "MP-002", "MP-003"]
 
 
+def test_rows_are_counted_by_machine_in_a_period_and_the_table_knows_what_each_spans(url: str) -> None:
+    frames = fill(url, 1, 0, days=0.1) | {"late": sets.simulate(FLEET[2], START + timedelta(days=60), 0.1, 7, CLEAN)}
+    late = frames["late"]
+    telemetry_table.append(create_engine(url), late)
+    rows = {frame["motor_pump"].iloc[0]: len(frame) for frame in frames.values()}
+    assert list(sql.counts(url)) == ["MP-001", "MP-002", "MP-003"]
+    assert sql.counts(url) == rows
+    assert sql.counts(url, start=START + timedelta(days=30)) == {"MP-003": len(late)}
+    assert sql.counts(url, machines=["MP-003", "MP-001'; --"], end=START + timedelta(days=30)) == {}
+    first, last = telemetry_table.spans(create_engine(url))["MP-003"]
+    assert (first, last) == (late["timestamp"].min(), late["timestamp"].max())
+
+
 def test_rows_do_not_depend_on_the_chunks(url: str) -> None:
     fill(url, 0, days=0.1, dirt=MUDDY)
     whole, small = (SqlSource(machines=["MP-001"], url=url, chunk=chunk).fetch().readings for chunk in (50_000, 7))

@@ -1,8 +1,8 @@
-"""What ``pump-ml local run | ui | stop | status`` do."""
+"""What ``pump-ml local run | machines | ui | stop | status`` do."""
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,8 @@ DATASET, SNAPSHOT = "dataset", "snapshot"
 """The DAG that makes a dataset, and its task that returns the snapshot's key."""
 TRAINING, REPORT = "training", "report"
 """The DAG that trains, and its task that returns the report."""
+MACHINES, ROLL_UP = "machines", "roll_up"
+"""The DAG that trains the models of single machines, and its task that counts them."""
 PREFIX = "local__"
 """How the runs that `run` starts are named."""
 POLL_S = 0.7
@@ -47,12 +49,10 @@ def run(
     """
     config = config or StackConfig.of_project()
     clock = Clock(Console(stderr=True))
-    name = f"{PREFIX}{datetime.now(UTC):%Y-%m-%dT%H-%M-%S-%f}"
+    name = _new_name()
     training = False
     try:
-        with stack.ending_on_signals(), _stack(config, clock) as record, stack.api(config, record) as api:
-            for dag in (DATASET, TRAINING):
-                _wait_until_parsed(api, dag, record)
+        with _ready(config, clock, DATASET, TRAINING) as api:
             # the new dataset must not start a training of its own beside the one that is asked for
             with _paused(api, TRAINING, paused=True), _paused(api, DATASET, paused=False):
                 _run_dag(config, clock, api, DATASET, name, dataset_conf)
@@ -65,6 +65,26 @@ def run(
         if training:  # the stack ended before the DAG's own teardown could close its runs in MLflow
             steps.close(f"{TRAINING}/{name}")
         raise
+
+
+def run_machines(conf: Mapping[str, Any], *, config: StackConfig | None = None) -> dict[str, Any]:
+    """Train the models of single machines, and return what the roll-up counted; progress goes to stderr.
+
+    A stack that is up (`ui`) is used and left up, otherwise one is started and stopped.
+
+    Args:
+        conf: parameters of the DAG ``machines``.
+        config: where; None is the project's own stack.
+
+    Raises:
+        StackError: the stack did not start, the DAG cannot be imported, or too few machines were trained.
+    """
+    config = config or StackConfig.of_project()
+    clock = Clock(Console(stderr=True))
+    name = _new_name()
+    with _ready(config, clock, MACHINES) as api, _paused(api, MACHINES, paused=False):
+        _run_dag(config, clock, api, MACHINES, name, conf)
+        return dict(api.xcom(MACHINES, name, ROLL_UP))
 
 
 def ui(*, config: StackConfig | None = None) -> None:
@@ -119,8 +139,21 @@ def status(*, config: StackConfig | None = None) -> bool:
     return True
 
 
+def _new_name() -> str:
+    return f"{PREFIX}{datetime.now(UTC):%Y-%m-%dT%H-%M-%S-%f}"
+
+
 @contextlib.contextmanager
-def _stack(config: StackConfig, clock: Clock) -> Iterator[Record]:
+def _ready(config: StackConfig, clock: Clock, *dags: str) -> Iterator[AirflowApi]:
+    """A stack that has read these DAGs, for the time of the block."""
+    with stack.ending_on_signals(), _stack(config, clock, dags) as record, stack.api(config, record) as api:
+        for dag in dags:
+            _wait_until_parsed(api, dag, record)
+        yield api
+
+
+@contextlib.contextmanager
+def _stack(config: StackConfig, clock: Clock, dags: Sequence[str]) -> Iterator[Record]:
     """The stack that is up, or a new one for the time of the block."""
     record = _unowned(config)
     if record:
@@ -132,7 +165,7 @@ def _stack(config: StackConfig, clock: Clock) -> Iterator[Record]:
     try:
         clock.say(f"Airflow is ready at {record.airflow}")
         with stack.api(config, record) as api:
-            for dag in (DATASET, TRAINING):
+            for dag in dags:
                 for left in api.unfinished(dag):
                     if left.startswith(PREFIX):  # a run that was killed would go on beside the new one
                         api.fail(dag, left)

@@ -116,7 +116,7 @@ class ModelFactory:
 
         Raises:
             SourceError: the machine, a column or the period is not there.
-        ConfigurationError: the run key is another model's.
+            ConfigurationError: the run key is another model's.
             DataError: the readings do not suffice.
         """
         if found := publishing.published(self.run_key, self.settings, machine=self.machine, kind=self.kind):
@@ -147,10 +147,9 @@ class ModelFactory:
             }
         )
         may_lead, reason = learnt.gate()
-        challenger = _answerer(self.kind, files)
 
         def better(champion: StoredModel | None) -> tuple[bool, str]:
-            return contest.better(challenger, champion, readings, learnt.test_from, self.settings)
+            return contest.better(_answerer(self.kind, files), champion, readings, learnt.test_from, self.settings)
 
         stored = publishing.publish(
             TrainedModel(

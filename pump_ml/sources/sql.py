@@ -186,6 +186,39 @@ def machines(url: str | None = None, mapping: str | Path = "processed_data") -> 
         return _names(found, plant)
 
 
+def counts(
+    url: str | None = None,
+    mapping: str | Path = "processed_data",
+    *,
+    machines: Sequence[str] | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> dict[str, int]:
+    """How many rows each machine has in a period, in natural order; those without any are left out.
+
+    It tells how much work a machine is: where a table's times are text or have no zone, the days around count too.
+
+    Args:
+        url: SQLAlchemy's address; unset, that of the settings.
+        mapping: name or path of the YAML that describes the table.
+        machines: to look at; None for all.
+        start: of the period, with zone; None for all before its end.
+        end: likewise, exclusive.
+
+    Raises:
+        SourceError: the table cannot be used.
+        ConfigurationError: the mapping, the address or the period cannot be used.
+    """
+    _check_period(start, end)
+    with _opened(url, plant := load_plant(mapping)) as found:
+        machine = column(plant.machine)
+        asked = machine.is_not(None) if machines is None else machine.in_(list(machines))
+        query = select(machine, func.count()).select_from(found.table).group_by(machine)
+        query = query.where(and_(asked, *_bounds(found, plant, start, end)))
+        rows = {str(name): int(count) for name, count in found.connection.execute(query)}
+    return {name: rows[name] for name in sorted(rows, key=natural)}
+
+
 @dataclass(frozen=True, eq=False)
 class _Found:
     """A table that was looked up, and an open connection to it.

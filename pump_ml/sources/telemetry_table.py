@@ -5,6 +5,7 @@ The simulated fleet comes in by it, and tests do; a plant's own table has a writ
 
 import io
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,20 @@ def append(engine: Engine, frame: pd.DataFrame, progress: Callable[[float], None
                 columns = [moments.tolist(), *(part[name].tolist() for name in NAMES[1:])]  # NaN becomes NULL
                 connection.exec_driver_sql(statement, list(zip(*columns, strict=True)))
     return True
+
+
+def spans(engine: Engine) -> dict[str, tuple[datetime, datetime]]:
+    """First and last time of each machine, UTC."""
+    name, time = TABLE.c.motor_pump, TABLE.c.timestamp
+    query = select(name, func.min(time), func.max(time)).group_by(name)
+    with engine.connect() as connection:
+        return {
+            each: (
+                pd.Timestamp(first).tz_convert(UTC).to_pydatetime(),
+                pd.Timestamp(last).tz_convert(UTC).to_pydatetime(),
+            )
+            for each, first, last in connection.execute(query)
+        }
 
 
 def write_csv(folder: Path, frame: pd.DataFrame) -> Path:

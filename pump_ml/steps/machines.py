@@ -47,6 +47,7 @@ def train_machine(
     plant: str = "processed_data",
     policy: str | None = None,
     seed: int = 7,
+    url: str | None = None,
     progress: Progress | None = None,
 ) -> Json:
     """Train one machine's model of one kind and publish it.
@@ -60,6 +61,7 @@ def train_machine(
         plant: name or path of the YAML that describes the table.
         policy: path of a YAML that says how models are made; None takes the shipped one.
         seed: of all that is random.
+        url: SQLAlchemy's address of the telemetry; None takes that of the settings.
         progress: called with what is being done.
 
     Returns:
@@ -67,6 +69,7 @@ def train_machine(
     """
     from pump_ml.machines.policy import load_policy
     from pump_ml.machines.training import ModelFactory
+    from pump_ml.sources.sql import SqlSource
 
     told = progress or log_progress()
 
@@ -75,6 +78,13 @@ def train_machine(
         told(f"{machine} {kind}", float(values["progress"]))
 
     factory = ModelFactory(
-        kind, machine, (start, end), run_key=run_key, plant=plant, policy=load_policy(policy), seed=seed
+        kind,
+        machine,
+        (start, end),
+        run_key=run_key,
+        source=SqlSource(machines=[machine], url=url, mapping=plant),
+        plant=plant,
+        policy=load_policy(policy),
+        seed=seed,
     )
     return factory.train(watch).to_json()
