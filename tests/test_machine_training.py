@@ -1,5 +1,6 @@
 """One machine's telemetry becomes a published model that answers, or a clear outcome; its test part teaches nothing."""
 
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,6 +133,27 @@ def test_one_machine_after_another_learns_as_if_it_were_the_first(
     again = forecast.fit_forecast(prepared, policy.forecast, policy.health, seed=3)
     assert other.metrics["rmse"] != before
     assert again.metrics["rmse"] == pytest.approx(before, rel=1e-4)
+
+
+def test_a_million_readings_are_learnt_from_without_twice_their_memory_beside_them(prepared: Prepared) -> None:
+    count = 1_000_000
+    rng = np.random.default_rng(0)
+    wanted = ("Oil_P", "Oil_L", "Recalque", "Succao", "running", "Eng_RPM")
+    sensors = (*wanted, *[name for name in prepared.sensors if name not in wanted][:6])
+    values = 5.0 + np.cumsum(rng.normal(scale=0.01, size=(count, len(sensors))), axis=0)
+    values[:, sensors.index("running")] = 1.0
+    values[:, sensors.index("Eng_RPM")] = 1800.0
+    times = np.datetime64("2026-01-01", "ns") + 8 * np.arange(count) * np.timedelta64(1, "s")
+    long = Prepared(times, values, sensors, np.zeros(count, dtype=np.int64))
+    policy = load_policy()
+    few = policy.forecast.model_copy(update={"epochs": 1, "windows": 500})
+    tracemalloc.start()
+    try:
+        forecast.fit_forecast(long, few, policy.health, seed=3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.0 * values.nbytes
 
 
 def test_too_short_a_period_names_the_part_that_has_no_window(readings: pd.DataFrame) -> None:

@@ -33,6 +33,9 @@ from pump_ml.machines.usual import NOT_SENSORS
 WHOLE = 0.95
 """A sensor with a smaller share of usable readings in the training part is left out: a window needs all of them."""
 
+ROWS = 65_536
+"""Readings that are copied at a time on the way into the network's table: a long period is large enough once."""
+
 Array = NDArray[np.float64]
 
 
@@ -135,7 +138,7 @@ def fit_forecast(
     parts = divide(prepared, runs, policy)
     columns = {name: prepared.column(name) for name in formula.sensors}
     health = HealthScore.fit({name: each[in_training] for name, each in columns.items()}, formula)
-    scaler = MinMaxScaler().fit(prepared.values[in_training])
+    scaler = _scaled(prepared.values, in_training)
     table = feature_table(prepared.values, scaler, health.of(columns))
 
     length, horizon = policy.sequence_length, policy.horizon
@@ -163,7 +166,20 @@ def fit_forecast(
 
 def feature_table(values: Array, scaler: MinMaxScaler, score: Array) -> NDArray[np.float32]:
     """What the network sees: the sensors from 0 to 1 and the score, ``(rows, sensors + 1)``."""
-    return np.column_stack([scaler.transform(values), score]).astype(np.float32)
+    table = np.empty((len(values), values.shape[1] + 1), dtype=np.float32)
+    table[:, -1] = score
+    for at in range(0, len(values), ROWS):
+        table[at : at + ROWS, :-1] = scaler.transform(values[at : at + ROWS])
+    return table
+
+
+def _scaled(values: Array, chosen: NDArray[np.bool_]) -> MinMaxScaler:
+    """A scaler fitted on the chosen rows, a part of them at a time."""
+    scaler = MinMaxScaler()
+    places = np.flatnonzero(chosen)
+    for at in range(0, len(places), ROWS):
+        scaler.partial_fit(values[places[at : at + ROWS]])
+    return scaler
 
 
 def cuts(runs: NDArray[np.bool_], policy: Forecast) -> NDArray[np.int64]:
@@ -263,10 +279,17 @@ def _network(length: int, features: int) -> Any:
     return network
 
 
+@lru_cache(maxsize=8)
+def _first_weights(length: int, features: int, seed: int) -> tuple[Array, ...]:
+    """What a new network would begin with. Kept, as each network that is made leaves some of it in Keras."""
+    keras.utils.set_random_seed(seed)
+    return tuple(keras.models.clone_model(_network(length, features)).get_weights())
+
+
 def _restart(network: Any, rate: float, seed: int) -> None:
     """New weights and a new optimizer's state, as the seed says."""
+    network.set_weights(_first_weights(*network.input_shape[1:], seed))
     keras.utils.set_random_seed(seed)
-    network.set_weights(keras.models.clone_model(network).get_weights())
     for layer in network.layers:  # what dropout leaves out
         if (generator := getattr(layer, "seed_generator", None)) is not None:
             generator.state.assign(np.array([seed, 0], dtype=np.uint32))
