@@ -61,6 +61,7 @@ def _set(number: int, rng: np.random.Generator) -> MotorPumpSet:
         variable=not electric or bool(rng.random() < 0.5),
         flexible=number % 7 == 4,
         memory_min=float(rng.uniform(10.0, 60.0)),
+        fill_min=float(rng.uniform(6.0, 20.0)),
         suction_bar=float(rng.uniform(0.05, 0.2)),
         oil_bar=float(rng.uniform(3.2, 4.6)),
         fuel_l_h=float(rng.uniform(18.0, 55.0)),
