@@ -17,7 +17,7 @@ from pump_ml.machines.kinds import Watch
 from pump_ml.machines.policy import Alarm, Policy
 from pump_ml.machines.preparation import Prepared
 from pump_ml.machines.trips import Caught, catch, episodes, trips
-from pump_ml.machines.usual import Usual, observe
+from pump_ml.machines.usual import Usual, directions, observe
 
 Array = NDArray[np.float64]
 
@@ -192,7 +192,7 @@ def fit_alarm(
             f"no failures to learn from: the {len(known.trips_at)} trips lie in one block of {policy.folds}, so none "
             "can be held out; choose a longer period. No model was made"
         )
-    threshold = _threshold(known.where(answered), held_out[answered], policy)
+    threshold = cheapest_threshold(known.where(answered), held_out[answered], policy)
     booster = _learn(known, np.ones(len(known.at), dtype=np.bool_), policy, seed)
     if watch is not None:
         watch(policy.folds, {"progress": 1.0})
@@ -223,6 +223,7 @@ def _learn(rows: Rows, learn: NDArray[np.bool_], policy: Alarm, seed: int) -> xg
             "min_child_weight": 20.0,
             "lambda": 5.0,
             "scale_pos_weight": policy.positive_weight * (len(labels) - positive) / positive,
+            "monotone_constraints": directions(rows.names),
             "tree_method": "hist",
             "nthread": 2,
             "seed": seed,
@@ -237,22 +238,22 @@ def answers(booster: xgboost.Booster, features: NDArray[np.float32], names: Sequ
     return np.asarray(booster.predict(xgboost.DMatrix(features, feature_names=list(names))), dtype=np.float64)
 
 
-def _threshold(rows: Rows, probability: Array, policy: Alarm) -> float:
+def cheapest_threshold(rows: Rows, probability: Array, policy: Alarm) -> float:
     """The threshold of the least cost, missed trips against false alarms; of equal ones the one of the best F1.
 
-    Only those are tried that keep to the most false alarms a month, and the highest where none does.
+    There is no bound on the false alarms: three weeks hold two or three, and a bound on so small a number now and then
+    left no threshold but one that warns of nothing.
     """
-    labels, months = rows.label(60.0 * policy.lead_min), _months(rows)
+    labels = rows.label(60.0 * policy.lead_min)
     quantiles = 1.0 - np.geomspace(0.3, 0.3 / 300.0, THRESHOLDS)
-    tried = np.unique(np.quantile(probability, quantiles))
-    best, least = float(tried[-1]), (np.inf, np.inf)
-    for threshold in tried.tolist():
+
+    def cost(threshold: float) -> tuple[float, float]:
         found = _caught(rows, probability, threshold, policy)
         spent = policy.missed_trip * (found.trips - found.caught) + policy.false_alarm * found.false
-        score = float(f1_score(labels, probability >= threshold, zero_division=0.0))
-        if found.false <= policy.most_false_a_month * months and (spent, -score) < least:
-            best, least = threshold, (spent, -score)
-    return best
+        return spent, -float(f1_score(labels, probability >= threshold, zero_division=0.0))
+
+    tried = np.unique(np.quantile(probability, quantiles))
+    return float(min(tried.tolist(), key=cost))
 
 
 def _months(rows: Rows) -> float:

@@ -42,10 +42,10 @@ class MotorPumpSet:
         trips_a_month: in 30 days.
         weakness: the cause of most of its disturbances.
         continuous: runs day and night; else from about 6 to 22 o'clock.
-        variable: its speed follows the demand; else it is fixed.
+        variable: it works at two speeds, as the sump's level asks; else its speed is fixed, and a valve opens instead.
         flexible: its pressures are wired to the analogue inputs, and reported as ``FlexAnalogue4_1`` (discharge) and
             ``FlexAnalogue4_2`` (suction).
-        memory_min: how fast the demand forgets, minutes.
+        memory_min: how fast the inflow forgets, minutes.
         fill_min: in so many minutes a full inflow fills the working band of the sump.
         suction_bar: pressure at the suction flange without flow, bar gauge.
         oil_bar: oil pressure at rated speed and usual oil temperature (95 °C; electric 60 °C).
