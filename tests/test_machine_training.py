@@ -16,6 +16,7 @@ from pump_ml.machines.alarm import NoFailuresError
 from pump_ml.machines.policy import Policy, load_policy
 from pump_ml.machines.preparation import Prepared, prepare
 from pump_ml.machines.training import ModelFactory
+from pump_ml.machines.usual import Usual
 from pump_ml.settings import Settings
 from pump_ml.sources import telemetry_table
 from pump_ml.sources.plant import load_plant
@@ -234,15 +235,18 @@ def test_an_engine_that_hunts_is_further_from_its_usual_self(prepared: Prepared,
     assert told[1] > 3.0 * told[0]
 
 
-def test_a_level_that_jumps_at_each_filling_is_nothing_unusual(prepared: Prepared, warner: alarm.AlarmModel) -> None:
+def test_a_level_that_jumps_at_each_filling_is_nothing_unusual(prepared: Prepared) -> None:
     values = prepared.values.copy()
-    level = prepared.sensors.index("Fuel_L")
-    values[:, level] = 95.0 - np.arange(len(values)) * prepared.step_s / 600.0 % 40.0  # filled each 7 hours
-    filled = Prepared(prepared.times, values, prepared.sensors, prepared.stretch)
-    usual = alarm.fit_alarm(filled, quick().alarm, PLANT.limits, seed=3).usual
-    place = usual.sensors.index("Fuel_L")
-    assert usual.changes[0, -1, place] > 5.0 * np.median(usual.changes[0, -1])
-    assert usual.spread.shape == warner.usual.spread.shape
+    used = (prepared.seconds - prepared.seconds[0]) / 600.0 % 40.0  # filled each 6.7 hours
+    values[:, prepared.sensors.index("Fuel_L")] = 95.0 - used
+    filled = alarm.observe(Prepared(prepared.times, values, prepared.sensors, prepared.stretch), 30.0)
+    usual = Usual.fit(filled, np.ones(len(filled.at), dtype=np.bool_), PLANT.limits)
+    features, names = usual.features(filled)
+    change = features[:, names.index("change_largest")]
+    warm = filled.since_min > 150.0
+    since = (filled.at - prepared.seconds[0]) % 24000.0
+    after = warm & (since > 180.0) & (since < 900.0)
+    assert np.median(change[after]) < 1.5 * np.median(change[warm & ~after])
 
 
 def test_no_machine_is_safer_for_being_further_from_its_usual_self(
