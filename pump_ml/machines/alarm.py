@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xgboost
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from pump_ml.errors import DataError, PumpMLError
@@ -31,6 +32,8 @@ LEAST_AUC = 0.7
 """Below it an alarm tells so little that it may not lead: 0.5 is chance, and a few trips scatter by 0.1."""
 THRESHOLDS = 40
 """Thresholds that are tried: quantiles of the held-out probabilities, finer the higher."""
+AROUND = 3
+"""The cost of a threshold is the mean of its own and of so many on each side."""
 
 
 class NoFailuresError(PumpMLError):
@@ -239,21 +242,21 @@ def answers(booster: xgboost.Booster, features: NDArray[np.float32], names: Sequ
 
 
 def cheapest_threshold(rows: Rows, probability: Array, policy: Alarm) -> float:
-    """The threshold of the least cost, missed trips against false alarms; of equal ones the one of the best F1.
+    """The threshold of the least cost, missed trips against false alarms; of like ones the one of the best F1.
 
-    There is no bound on the false alarms: three weeks hold two or three, and a bound on so small a number now and then
-    left no threshold but one that warns of nothing.
+    A dozen trips tell the cost of a threshold in leaps, so it is its mean over the thresholds around it, and those
+    that lie within half a false alarm of the least are not told apart. There is no
+    bound on the false alarms: three weeks hold two or three, and a bound on so small a number now and then left no
+    threshold but one that warns of nothing.
     """
     labels = rows.label(60.0 * policy.lead_min)
-    quantiles = 1.0 - np.geomspace(0.3, 0.3 / 300.0, THRESHOLDS)
-
-    def cost(threshold: float) -> tuple[float, float]:
-        found = _caught(rows, probability, threshold, policy)
-        spent = policy.missed_trip * (found.trips - found.caught) + policy.false_alarm * found.false
-        return spent, -float(f1_score(labels, probability >= threshold, zero_division=0.0))
-
-    tried = np.unique(np.quantile(probability, quantiles))
-    return float(min(tried.tolist(), key=cost))
+    tried = np.unique(np.quantile(probability, 1.0 - np.geomspace(0.3, 0.3 / 300.0, THRESHOLDS)))
+    found = [_caught(rows, probability, each, policy) for each in tried.tolist()]
+    cost = [policy.missed_trip * (each.trips - each.caught) + policy.false_alarm * each.false for each in found]
+    around = uniform_filter1d(np.array(cost), 2 * AROUND + 1, mode="nearest")
+    scores = [f1_score(labels, probability >= each, zero_division=0.0) for each in tried.tolist()]
+    like = around <= around.min() + 0.5 * policy.false_alarm
+    return float(tried[np.where(like, scores, -1.0).argmax()])
 
 
 def _months(rows: Rows) -> float:
