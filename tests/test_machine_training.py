@@ -17,6 +17,7 @@ from pump_ml.machines.alarm import NoFailuresError
 from pump_ml.machines.policy import Policy, load_policy
 from pump_ml.machines.preparation import Prepared, prepare
 from pump_ml.machines.training import ModelFactory
+from pump_ml.machines.usual import Usual
 from pump_ml.settings import Settings
 from pump_ml.sources import telemetry_table
 from pump_ml.sources.plant import load_plant
@@ -242,6 +243,58 @@ def test_a_sensor_that_does_not_move_says_nothing(prepared: Prepared) -> None:
     assert "Char_V" not in found.usual.sensors
     features, names = found.usual.features(alarm.observe(still, 30.0))
     assert np.median(features[:, names.index("level_largest")]) < 10.0
+
+
+def test_an_engine_that_hunts_is_further_from_its_usual_self(prepared: Prepared, warner: alarm.AlarmModel) -> None:
+    values = prepared.values.copy()
+    turns = prepared.column("running") >= 0.5
+    values[turns, prepared.sensors.index("Eng_RPM")] *= 1.0 + 0.02 * np.where(np.arange(turns.sum()) % 2, 1.0, -1.0)
+    hunting = Prepared(prepared.times, values, prepared.sensors, prepared.stretch)
+    told = []
+    for each in (prepared, hunting):
+        features, names = warner.usual.features(alarm.observe(each, 30.0))
+        told.append(np.median(features[:, names.index("level_alone_largest")]))
+    assert told[1] > 3.0 * told[0]
+
+
+def test_a_level_that_jumps_at_each_filling_is_nothing_unusual(prepared: Prepared) -> None:
+    values = prepared.values.copy()
+    used = (prepared.seconds - prepared.seconds[0]) / 600.0 % 40.0  # filled each 6.7 hours
+    values[:, prepared.sensors.index("Fuel_L")] = 95.0 - used
+    filled = alarm.observe(Prepared(prepared.times, values, prepared.sensors, prepared.stretch), 30.0)
+    usual = Usual.fit(filled, np.ones(len(filled.at), dtype=np.bool_), PLANT.limits)
+    features, names = usual.features(filled)
+    change = features[:, names.index("change_largest")]
+    warm = filled.since_min > 150.0
+    since = (filled.at - prepared.seconds[0]) % 24000.0
+    after = warm & (since > 180.0) & (since < 900.0)
+    assert np.median(change[after]) < 1.5 * np.median(change[warm & ~after])
+
+
+def test_no_machine_is_safer_for_being_further_from_its_usual_self(
+    prepared: Prepared, warner: alarm.AlarmModel
+) -> None:
+    features, names = warner.usual.features(alarm.observe(prepared, 30.0))
+    told = alarm.answers(warner.booster, features, names)
+    for name, more in (("level_together", 5.0), ("margin_least", -0.2)):
+        worse = features.copy()
+        worse[:, names.index(name)] += more
+        assert (alarm.answers(warner.booster, worse, names) >= told - 1e-6).all()
+
+
+def test_near_misses_do_not_silence_an_alarm() -> None:
+    """Three false alarms in three weeks are dear, but a threshold that warns of nothing is dearer."""
+    at = np.arange(0.0, 21 * 86400.0, 30.0)
+    trips_at = np.array([3.0, 8.0, 13.0, 18.0]) * 86400.0
+    probability = np.full(len(at), 0.01)
+    for trip in trips_at:
+        probability[(at > trip - 1800.0) & (at <= trip)] = 0.8
+    for miss in np.array([5.0, 10.0, 15.0]) * 86400.0:
+        probability[(at > miss) & (at <= miss + 1200.0)] = 0.9
+    rows = alarm.Rows(at, np.zeros(len(at), dtype=np.int64), np.empty((len(at), 0), dtype=np.float32), (), trips_at)
+    threshold = alarm.cheapest_threshold(rows, probability, load_policy().alarm)
+    found = alarm.judge(rows, probability, threshold, load_policy().alarm)
+    assert (found["trips_caught"], found["false_alarms"]) == (4.0, 3.0)
 
 
 def test_the_test_part_teaches_neither_trees_nor_threshold(prepared: Prepared, warner: alarm.AlarmModel) -> None:

@@ -202,6 +202,30 @@ def test_what_comes_is_partly_told_by_what_was() -> None:
     assert steady.corr(steady.shift(ahead)) < 0.999
 
 
+def test_a_set_empties_its_sump_fast_and_lets_it_fill_while_it_works_slowly() -> None:
+    machine = FLEET[0]
+    frame = sets.simulate(machine, START, 10.0, 7, CLEAN)
+    speed = frame["Eng_RPM"] / machine.rated_rpm
+    steady = (frame["running"] == 1.0) & (frame["minutes_running"] > 60)
+    assert (steady & speed.between(0.90, 0.95)).sum() < 0.1 * steady.sum()  # it has two speeds
+    minutes = round(180.0 / machine.interval_s)
+    rise = frame["Succao"].rolling(minutes).mean().diff(minutes)
+    for fast, sign in ((True, -1.0), (False, 1.0)):
+        here = steady & ((speed > 0.95) if fast else speed.between(0.8, 0.9))
+        stays = here.rolling(2 * minutes).sum() == 2 * minutes
+        assert (sign * rise[stays]).median() > 0.0
+
+
+def test_a_set_of_fixed_speed_opens_a_valve_instead() -> None:
+    machine = replace(FLEET[2], variable=False)
+    frame = sets.simulate(machine, START, 3.0, 7, CLEAN)
+    steady = frame[(frame["running"] == 1.0) & (frame["minutes_running"] > 60)]
+    low, high = steady["Eng_RPM"].quantile([0.05, 0.95])
+    assert high - low < 0.01 * machine.rated_rpm
+    head = steady["Hydraulic_Head"]
+    assert head.quantile(0.9) > 1.03 * head.quantile(0.1)
+
+
 @pytest.fixture(scope="module")
 def clean() -> pd.DataFrame:
     return sets.simulate(FLEET[0], START, 14.0, 7, CLEAN)

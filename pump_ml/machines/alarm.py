@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xgboost
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from pump_ml.errors import DataError, PumpMLError
@@ -17,7 +18,7 @@ from pump_ml.machines.kinds import Watch
 from pump_ml.machines.policy import Alarm, Policy
 from pump_ml.machines.preparation import Prepared
 from pump_ml.machines.trips import Caught, catch, episodes, trips
-from pump_ml.machines.usual import Usual, observe
+from pump_ml.machines.usual import Usual, directions, observe
 
 Array = NDArray[np.float64]
 
@@ -31,6 +32,8 @@ LEAST_AUC = 0.7
 """Below it an alarm tells so little that it may not lead: 0.5 is chance, and a few trips scatter by 0.1."""
 THRESHOLDS = 40
 """Thresholds that are tried: quantiles of the held-out probabilities, finer the higher."""
+AROUND = 3
+"""The cost of a threshold is the mean of its own and of so many on each side."""
 
 
 class NoFailuresError(PumpMLError):
@@ -192,7 +195,7 @@ def fit_alarm(
             f"no failures to learn from: the {len(known.trips_at)} trips lie in one block of {policy.folds}, so none "
             "can be held out; choose a longer period. No model was made"
         )
-    threshold = _threshold(known.where(answered), held_out[answered], policy)
+    threshold = cheapest_threshold(known.where(answered), held_out[answered], policy)
     booster = _learn(known, np.ones(len(known.at), dtype=np.bool_), policy, seed)
     if watch is not None:
         watch(policy.folds, {"progress": 1.0})
@@ -223,6 +226,7 @@ def _learn(rows: Rows, learn: NDArray[np.bool_], policy: Alarm, seed: int) -> xg
             "min_child_weight": 20.0,
             "lambda": 5.0,
             "scale_pos_weight": policy.positive_weight * (len(labels) - positive) / positive,
+            "monotone_constraints": directions(rows.names),
             "tree_method": "hist",
             "nthread": 2,
             "seed": seed,
@@ -237,22 +241,22 @@ def answers(booster: xgboost.Booster, features: NDArray[np.float32], names: Sequ
     return np.asarray(booster.predict(xgboost.DMatrix(features, feature_names=list(names))), dtype=np.float64)
 
 
-def _threshold(rows: Rows, probability: Array, policy: Alarm) -> float:
-    """The threshold of the least cost, missed trips against false alarms; of equal ones the one of the best F1.
+def cheapest_threshold(rows: Rows, probability: Array, policy: Alarm) -> float:
+    """The threshold of the least cost, missed trips against false alarms; of like ones the one of the best F1.
 
-    Only those are tried that keep to the most false alarms a month, and the highest where none does.
+    A dozen trips tell the cost of a threshold in leaps, so it is its mean over the thresholds around it, and those
+    that lie within half a false alarm of the least are not told apart. There is no
+    bound on the false alarms: three weeks hold two or three, and a bound on so small a number now and then left no
+    threshold but one that warns of nothing.
     """
-    labels, months = rows.label(60.0 * policy.lead_min), _months(rows)
-    quantiles = 1.0 - np.geomspace(0.3, 0.3 / 300.0, THRESHOLDS)
-    tried = np.unique(np.quantile(probability, quantiles))
-    best, least = float(tried[-1]), (np.inf, np.inf)
-    for threshold in tried.tolist():
-        found = _caught(rows, probability, threshold, policy)
-        spent = policy.missed_trip * (found.trips - found.caught) + policy.false_alarm * found.false
-        score = float(f1_score(labels, probability >= threshold, zero_division=0.0))
-        if found.false <= policy.most_false_a_month * months and (spent, -score) < least:
-            best, least = threshold, (spent, -score)
-    return best
+    labels = rows.label(60.0 * policy.lead_min)
+    tried = np.unique(np.quantile(probability, 1.0 - np.geomspace(0.3, 0.3 / 300.0, THRESHOLDS)))
+    found = [_caught(rows, probability, each, policy) for each in tried.tolist()]
+    cost = [policy.missed_trip * (each.trips - each.caught) + policy.false_alarm * each.false for each in found]
+    around = uniform_filter1d(np.array(cost), 2 * AROUND + 1, mode="nearest")
+    scores = [f1_score(labels, probability >= each, zero_division=0.0) for each in tried.tolist()]
+    like = around <= around.min() + 0.5 * policy.false_alarm
+    return float(tried[np.where(like, scores, -1.0).argmax()])
 
 
 def _months(rows: Rows) -> float:

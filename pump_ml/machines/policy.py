@@ -103,7 +103,7 @@ class Forecast(_Frozen):
     epochs: int = Field(12, ge=1)
     patience: int = Field(3, ge=1)
     batch: int = Field(256, ge=1)
-    rate: float = Field(0.001, gt=0)
+    rate: float = Field(0.003, gt=0)
 
     @model_validator(mode="after")
     def _room(self) -> Self:
@@ -132,7 +132,6 @@ class Alarm(_Frozen):
         rate: learning rate.
         missed_trip: cost of a trip without an alarm before it.
         false_alarm: cost of an alarm without a trip after it.
-        most_false_a_month: false alarms on held-out rows that a threshold may give, in 30 days.
         on_for_s: so long the probability has to be above the threshold before an alarm begins.
         off_below: share of the threshold below which it ends.
     """
@@ -149,8 +148,7 @@ class Alarm(_Frozen):
     depth: int = Field(3, ge=1, le=12)
     rate: float = Field(0.05, gt=0, le=1)
     missed_trip: float = Field(10.0, gt=0)
-    false_alarm: float = Field(1.0, gt=0)
-    most_false_a_month: float = Field(3.0, ge=0)
+    false_alarm: float = Field(10.0, gt=0)
     on_for_s: float = Field(180.0, ge=0)
     off_below: float = Field(0.5, gt=0, le=1)
 

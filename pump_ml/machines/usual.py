@@ -5,7 +5,7 @@ is that some sensors leave what is usual under the conditions of the moment, fas
 limits that the controller protects. So the trees are not told which sensor that is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,14 +17,25 @@ from pump_ml.machines.trips import SPEED, operating
 
 Array = NDArray[np.float64]
 
-MINUTE, LEVEL, USUAL = 60.0, 300.0, 1800.0
-"""Seconds over which readings are averaged: free of noise, of the course, of what was usual."""
+MINUTE, LEVEL = 60.0, 300.0
+"""Seconds over which readings are averaged: free of noise, and of the course."""
 BEFORE = (1800.0, 5400.0)
 """What a minute is compared with: the mean of what lies between so many seconds before it."""
+SPEEDS = (300.0, 900.0, 1800.0, 3600.0)
+"""Seconds over which the speed is averaged: exhaust, water, oil and fuel are as warm as the load of such a time made
+them, and the speed of a station that empties a sump changes more often than that."""
+AGES_MIN = (20.0, 60.0, 150.0)
+"""Minutes since the start between which the usual deviations differ: they are larger while a machine warms up."""
 SLOPES_MIN = (5.0, 10.0, 20.0)
 FURTHEST = 30.0
 """Deviations are cut at so many of the usual ones."""
+TAIL, TAIL_SIGMAS = 0.95, 1.96
+"""Share of a normal variable's deviations that are at most so many standard deviations."""
+LEAST_MOMENTS = 200
+"""Fewer of an age do not tell what is usual at it."""
 RIDGE, SHRINK = 1e-2, 0.1
+RESTLESS = "restless"
+"""Column of the mean step of the speed from reading to reading: an engine that gets too little fuel hunts."""
 SINCE = "minutes_running"
 """Column of the minutes since the last start, where the controller tells them."""
 NOT_SENSORS = (RUNNING, SINCE)
@@ -39,9 +50,9 @@ class Moments:
         run: number of the uninterrupted run of the machine, ascending, ``(n,)``.
         since_min: minutes since the machine was started, as the controller tells, ``(n,)``; else since the run began,
             which a gap in the readings ends as well.
-        sensors: columns of `minute`.
-        minute: means over the last minute, ``(n, sensors)``; NaN where nothing is known.
-        speed: means of the speed over `LEVEL` and `USUAL`, ``(n, 2)``.
+        sensors: columns of `minute`: those of the machine, and `RESTLESS`.
+        minute: means over the last minute, ``(n, sensors)``, of `RESTLESS` over `LEVEL`; NaN where nothing is known.
+        speed: means of the speed over each of `SPEEDS`, ``(n, 4)``.
     """
 
     at: Array
@@ -67,8 +78,7 @@ def observe(prepared: Prepared, every_s: float) -> Moments:
     chosen = np.flatnonzero(works & np.concatenate([[True], (np.diff(slot) != 0) | begins[1:]]))
     sensors = tuple(name for name in prepared.sensors if name not in NOT_SENSORS)
 
-    def mean(sensor: str, span_s: float) -> Array:
-        values = prepared.column(sensor)
+    def mean(values: Array, span_s: float) -> Array:
         known = np.isfinite(values)
         level = float(np.median(values[known])) if known.any() else 0.0
         # Sums of small numbers keep their digits.
@@ -83,13 +93,15 @@ def observe(prepared: Prepared, every_s: float) -> Moments:
     if SINCE in prepared.sensors:
         told = prepared.column(SINCE)[chosen]
         since = np.where(np.isfinite(told), told, since)
+    speed = prepared.column(SPEED)
+    steps = np.where(begins, np.nan, np.abs(np.diff(speed, prepend=np.nan)))
     return Moments(
         at=at[chosen],
         run=run[chosen],
         since_min=since,
-        sensors=sensors,
-        minute=np.column_stack([mean(sensor, MINUTE) for sensor in sensors]),
-        speed=np.column_stack([mean(SPEED, span) for span in (LEVEL, USUAL)]),
+        sensors=(*sensors, RESTLESS),
+        minute=np.column_stack([*(mean(prepared.column(name), MINUTE) for name in sensors), mean(steps, LEVEL)]),
+        speed=np.column_stack([mean(speed, span) for span in SPEEDS]),
     )
 
 
@@ -103,8 +115,8 @@ class Usual:
         mean: of the conditions, ``(conditions,)``.
         scale: of the conditions, ``(conditions,)``.
         coefficients: what the conditions make of the sensors (ridge), ``(conditions, sensors)``.
-        spread: usual deviation of each sensor from that, ``(sensors,)``.
-        changes: usual change of a deviation against before, and within ten minutes, ``(2, sensors)``.
+        spread: usual deviation of each sensor from that, at each age since the start, ``(ages, sensors)``.
+        changes: usual change of a deviation against before, and within ten minutes, ``(2, ages, sensors)``.
         precision: inverse covariance of deviations and of both changes, ``(3, sensors, sensors)``.
         centre: of the same, ``(3, sensors)``.
         limits: by sensor, the value at which the controller stops the machine.
@@ -146,11 +158,11 @@ class Usual:
         square = given[healthy].T @ given[healthy] + penalty
         coefficients = np.linalg.solve(square, given[healthy].T @ minute[healthy])
         off = minute - given @ coefficients
-        spread = _scatter(off[healthy])
-        deviation = np.clip(off / spread, -FURTHEST, FURTHEST)
-        now, before, ten = _courses(deviation, moments)
-        changes = np.array([_scatter((now - before)[healthy]), _scatter((now - ten)[healthy])])
-        told = (now, *(_cut((now - then) / usual) for then, usual in zip((before, ten), changes, strict=True)))
+        ages = np.digitize(moments.since_min, AGES_MIN)
+        spread = _scatters(off, healthy, ages)
+        now, before, ten = _courses(_cut(off / spread[ages]), moments)
+        changes = np.array([_scatters(now - then, healthy, ages) for then in (before, ten)])
+        told = (now, *(_cut((now - then) / usual[ages]) for then, usual in zip((before, ten), changes, strict=True)))
         centre = np.array([np.median(each[healthy], axis=0) for each in told])
         precision = []
         for each in told:
@@ -171,14 +183,14 @@ class Usual:
         expected = (_conditions(moments, self.middle[self.sensors.index(SPEED)]) - self.mean) / self.scale
         expected = expected @ self.coefficients
         minute = np.where(known, table, expected)
-        deviation = _cut((minute - expected) / self.spread)
-        now, before, ten = _courses(deviation, moments)
+        ages = np.digitize(moments.since_min, AGES_MIN)
+        now, before, ten = _courses(_cut((minute - expected) / self.spread[ages]), moments)
         told = {
             "level": now,
-            "change": _cut((now - before) / self.changes[0]),
-            "course": _cut((now - ten) / self.changes[1]),
+            "change": _cut((now - before) / self.changes[0][ages]),
+            "course": _cut((now - ten) / self.changes[1][ages]),
         }
-        found: dict[str, Array] = {"minutes_since_start": moments.since_min}
+        found: dict[str, Array] = {}
         for place, (name, each) in enumerate(told.items()):
             apart = each - self.centre[place]
             pulled = apart @ self.precision[place]
@@ -241,11 +253,11 @@ def _conditions(moments: Moments, rated: float) -> Array:
     """What the machine is asked and how warm it is: speed now and before, time since the start, time of the day."""
     now = moments.minute[:, moments.sensors.index(SPEED)]
     now = np.where(np.isfinite(now), now, rated) / rated
-    level, usual = (np.where(np.isfinite(each), each, rated) / rated for each in moments.speed.T)
+    past = [np.where(np.isfinite(each), each, rated) / rated for each in moments.speed.T]
     since, day = moments.since_min, moments.at / 86400.0 * 2.0 * np.pi
     warm = [np.exp(-since / minutes) for minutes in (5.0, 15.0, 40.0)]
     return np.column_stack(
-        [np.ones_like(now), now, now**2, now**3, level, level**2, usual, usual**2, *warm, np.sin(day), np.cos(day)]
+        [np.ones_like(now), now, now**2, now**3, *past, *(each**2 for each in past), *warm, np.sin(day), np.cos(day)]
     )
 
 
@@ -268,13 +280,35 @@ def _trailing(values: Array, moments: Moments, nearest_s: float, furthest_s: flo
     return found
 
 
+def _scatters(values: Array, healthy: NDArray[np.bool_], ages: NDArray[np.int64]) -> Array:
+    """Usual deviation of the healthy ones at each age, ``(ages, sensors)``; of all where an age has too few."""
+    whole = _scatter(values[healthy])
+    found = [values[healthy & (ages == age)] for age in range(len(AGES_MIN) + 1)]
+    return np.array([_scatter(each) if len(each) >= LEAST_MOMENTS else whole for each in found])
+
+
 def _scatter(values: Array) -> Array:
-    """Usual deviation from the median, robust, as a standard deviation; never 0."""
+    """Usual deviation from the median, as a standard deviation; never 0.
+
+    Robust against what is rare and far; but that a value moved tells nothing where it often does while nothing is
+    wrong, as a fuel level at each filling, so its usual deviation reaches to the quantile `TAIL`.
+    """
     centred = np.abs(values - np.median(values, axis=0))
-    scatter: Array = np.maximum(1.4826 * np.median(centred, axis=0), 0.1 * values.std(axis=0) + 1e-9)
+    wide = np.maximum(1.4826 * np.median(centred, axis=0), np.quantile(centred, TAIL, axis=0) / TAIL_SIGMAS)
+    scatter: Array = np.maximum(wide, 0.1 * values.std(axis=0) + 1e-9)
     return scatter
 
 
 def _cut(values: Array) -> Array:
     cut: Array = np.clip(values, -FURTHEST, FURTHEST)
     return cut
+
+
+def directions(names: Sequence[str]) -> dict[str, int]:
+    """Whether a trip is the likelier the larger (1) or the smaller (-1) a feature is.
+
+    A machine is not safer for being further from its usual self, or nearer to a limit. A dozen trips are too few for
+    trees to find that out everywhere.
+    """
+    signs = {"level": 1, "change": 1, "course": 1, "margin": -1, "minutes": -1}
+    return {name: signs[name.split("_")[0]] for name in names}

@@ -23,6 +23,8 @@ BAR_M = 10.197
 """Metres of water in a bar."""
 VISCOUS_K = 90.0
 """Oil that is so much hotter gives 1/e of the pressure."""
+SUMP_BAR, PUMPED = 0.08, (0.25, 0.85)
+"""Pressure of the sump's working band (0.8 m), and what a set pumps slowly and fast, as shares of a full inflow."""
 IDLE, IDLE_S = 0.65, 150.0
 """A diesel idles at this share of its speed after a start."""
 
@@ -40,10 +42,11 @@ class MotorPumpSet:
         trips_a_month: in 30 days.
         weakness: the cause of most of its disturbances.
         continuous: runs day and night; else from about 6 to 22 o'clock.
-        variable: its speed follows the demand; else it is fixed.
+        variable: it works at two speeds, as the sump's level asks; else its speed is fixed, and a valve opens instead.
         flexible: its pressures are wired to the analogue inputs, and reported as ``FlexAnalogue4_1`` (discharge) and
             ``FlexAnalogue4_2`` (suction).
-        memory_min: how fast the demand forgets, minutes.
+        memory_min: how fast the inflow forgets, minutes.
+        fill_min: in so many minutes a full inflow fills the working band of the sump.
         suction_bar: pressure at the suction flange without flow, bar gauge.
         oil_bar: oil pressure at rated speed and usual oil temperature (95 °C; electric 60 °C).
         fuel_l_h: fuel consumption at full load.
@@ -62,6 +65,7 @@ class MotorPumpSet:
     variable: bool
     flexible: bool
     memory_min: float
+    fill_min: float
     suction_bar: float
     oil_bar: float
     fuel_l_h: float
@@ -79,22 +83,43 @@ def surroundings(machine: MotorPumpSet, hours: Array, rng: np.random.Generator) 
     around = 2.0 * np.pi / 24.0 * hours
     daily = -0.6 * np.cos(around) - 0.4 * np.cos(2.0 * around + 1.0)
     quick, slow = swing(1.0, machine.memory_min), swing(1.0, 480.0)
+    level, fast = _sump(0.55 + 0.12 * daily + 0.06 * quick, step, machine.fill_min, float(rng.random()))
     speed = np.full(rows, 1.0)
     if machine.variable:
-        changes = np.cumsum(rng.exponential(3.0, int(rows * step / 3600.0) + 8))
-        levels = rng.choice([0.84, 0.89, 0.94, 1.0], len(changes) + 1)
-        wanted = levels[np.searchsorted(changes, hours - hours[0])] + 0.01 * quick + 0.01 * daily
+        wanted = np.where(fast, 0.99, 0.87) + 0.01 * quick
         keep = np.exp(-step / 20.0)  # the governor follows within half a minute
         speed = lfilter([1.0 - keep], [1.0, -keep], wanted, zi=[keep * wanted[0]])[0]
     clogged = (rng.random() + (hours - hours[0]) / 24.0 / rng.uniform(6.0, 12.0)) % 1.0  # cleaned when it is due
     result: dict[str, Array] = {
         "speed": np.clip(speed, 0.75, 1.05),
-        "resistance": 0.7 * np.exp(-0.12 * daily - 0.10 * quick - 0.08 * slow),
-        "suction": machine.suction_bar + swing(0.025, 300.0),
+        # At a fixed speed a valve opens instead.
+        "resistance": 0.7 * np.exp(-0.10 * quick - 0.08 * slow - (0.0 if machine.variable else 0.3) * fast),
+        "suction": machine.suction_bar + SUMP_BAR * (level - 0.5) + swing(0.01, 300.0),
         "clogged": 0.10 * clogged**1.5,
         "ambient": 23.0 - 5.0 * np.cos(around - 0.6) + swing(2.0, 1500.0),
     }
     return result
+
+
+def _sump(inflow: Array, step_s: float, fill_min: float, first: float) -> tuple[Array, NDArray[np.bool_]]:
+    """Level of the sump, 0 to 1 of its working band, and whether the set works fast, at each row.
+
+    The set empties the sump fast from the upper limit down to the lower one, and works slowly while it fills: the
+    two-level control of a pumping station. So the course of the suction pressure tells when the speed will change.
+
+    Args:
+        inflow: share of the band that flows in within `fill_min`.
+        step_s: from row to row.
+        fill_min: minutes.
+        first: level at the first row.
+    """
+    share, level, fast = step_s / 60.0 / fill_min, first, first > 0.5
+    levels, states = np.empty(len(inflow)), np.empty(len(inflow), dtype=bool)
+    for row, more in enumerate(inflow.tolist()):
+        level += share * (more - (PUMPED[1] if fast else PUMPED[0]))
+        fast = level > 0.0 if fast else level >= 1.0
+        levels[row], states[row] = level, fast
+    return np.clip(levels, -0.2, 1.2), states
 
 
 def healthy(

@@ -61,6 +61,7 @@ def _set(number: int, rng: np.random.Generator) -> MotorPumpSet:
         variable=not electric or bool(rng.random() < 0.5),
         flexible=number % 7 == 4,
         memory_min=float(rng.uniform(10.0, 60.0)),
+        fill_min=float(rng.uniform(6.0, 20.0)),
         suction_bar=float(rng.uniform(0.05, 0.2)),
         oil_bar=float(rng.uniform(3.2, 4.6)),
         fuel_l_h=float(rng.uniform(18.0, 55.0)),
@@ -134,7 +135,7 @@ def _course(
     runs = set_events.planned_runs(machine.continuous, days, hour, rng)
     drawn = set_events.draw(machine.drive, machine.weakness, machine.trips_a_month, days, runs, rng)
     around = set_physics.surroundings(machine, hour + seconds / 3600.0, rng)
-    # The demand and the weather do not depend on what goes wrong, so when a threshold is crossed can be told from the
+    # The inflow and the weather do not depend on what goes wrong, so when a threshold is crossed can be told from the
     # course without trips; a disturbance begins long after the last restart, when the set is as warm as without it.
     turning, _ = _states(seconds, runs, [])
     healthy = set_physics.healthy(machine, seconds, turning, around)
