@@ -215,8 +215,9 @@ class Problem(Frozen):
             raise ConfigurationError(
                 f"problem {self.name!r} asks for the sensors {', '.join(missing)}; the data have {', '.join(sensors)}"
             )
-        if self.alternatives is not None:
-            self.alternatives.columns(sensors)
+        if self.alternatives is not None:  # as long as nobody has chosen: all of them
+            found = self.alternatives.columns(sensors)
+            features = tuple(dict.fromkeys((*features, *(name for way in found.values() for name in way.values()))))
         known = list(features)
         for name, derived in self.derived.items():
             if name in (*sensors, *labels):

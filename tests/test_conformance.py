@@ -18,7 +18,7 @@ from conftest import whole_rows, windows_of
 from made_up import MADE_UP
 from sqlalchemy import create_engine
 
-from pump_ml import catalog, hyper, tuning
+from pump_ml import catalog, hyper, tuning, ways
 from pump_ml.errors import DataError
 from pump_ml.explanation import contributions
 from pump_ml.models import Family, Predictor, load_predictor
@@ -149,7 +149,8 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param == "lives":
         return problem, whole_rows(tmp_path_factory.mktemp("lives"), dataset="v3", pumps=28, days=20, waveforms_h=24)
     if request.param in MADE_UP:
-        return problem, MADE_UP[request.param](tmp_path_factory.mktemp(request.param))
+        made = MADE_UP[request.param](tmp_path_factory.mktemp(request.param))
+        return ways.choose(problem, made.readings, [sensor.name for sensor in made.sensors]), made
     assert request.param == "diagnosis", "bring readings for the new problem"
     return problem, whole_rows(tmp_path_factory.mktemp("samples"), pumps=28, samples=8, waveforms_h=1)
 
