@@ -33,7 +33,8 @@ KINDS, STRING = list(catalog.MACHINE_MODELS), ["null", "string"]
                              description="Trained, of those that could be; below it the run fails."),
         "plant": Param("processed_data", type="string", section="Run", description="Name or YAML of the table."),
         "policy": Param(None, type=STRING, description="YAML of how models are made; empty: ours.", section="Run"),
-        "seed": Param(7, type="integer", minimum=0, description="Same seed and rows, same model.", section="Run"),
+        "seed": Param(7, type="integer", minimum=0, maximum=2**32 - 1, section="Run",
+                      description="Same seed and rows, same model."),
     },
     doc_md=__doc__,
 )  # fmt: skip

@@ -1,7 +1,6 @@
 """Motor pump sets in the field from a shell: their telemetry, and their models."""
 
 import json
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pump_ml import steps
@@ -36,7 +36,11 @@ def simulate(
     url: Url = None,
     csv: Annotated[Path | None, typer.Option(help="Also write NAME.csv for each machine into this folder.")] = None,
     skip_present: Annotated[
-        bool, typer.Option("--skip-present", help="Simulate none again that the table has for this period.")
+        bool,
+        typer.Option(
+            "--skip-present",
+            help="Simulate none again that the table has for this period, of whatever seed; not with --csv.",
+        ),
     ] = False,
 ) -> None:
     """Write the telemetry of simulated motor pump sets into the table processed_data; prints their names.
@@ -53,6 +57,10 @@ def simulate(
     begin = start.replace(tzinfo=UTC) if start.tzinfo is None else start
     if not 0.0 < days <= sets.MOST_DAYS:
         raise ConfigurationError(f"days = {days}; expected above 0, up to {sets.MOST_DAYS:g}")
+    if skip_present and csv is not None:
+        raise ConfigurationError(
+            "--skip-present leaves machines out, and --csv writes all of them; drop one of the two"
+        )
     engine = connect(url or Settings.load().telemetry, variable=sql.VARIABLE, make=True)
     telemetry_table.create(engine)
     with Progress(console=console) as bars:
@@ -103,7 +111,7 @@ def train_machine(
     end: To = None,
     plant: Plant = "processed_data",
     policy: MachinePolicy = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed and rows, same model.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed and rows, same model.")] = 7,
     run: Annotated[str | None, typer.Option(help="Key of the training; the same again trains nothing anew.")] = None,
     url: Url = None,
 ) -> None:
@@ -115,7 +123,7 @@ def train_machine(
 
     key = run or f"cli/{new_run_key(machine, kind)}"
     with Progress(console=console) as bars:
-        task = bars.add_task(f"{machine} {kind}", total=1.0)
+        task = bars.add_task(escape(f"{machine} {kind}"), total=1.0)
         told = steps.train_machine(
             machine,
             kind,
@@ -140,7 +148,7 @@ def train_machines(
     least_share: LeastShare = 0.9,
     plant: Plant = "processed_data",
     policy: MachinePolicy = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed and rows, same models.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed and rows, same models.")] = 7,
     run: Annotated[str | None, typer.Option(help="Name of the run; a known one is taken up again.")] = None,
     url: Url = None,
 ) -> None:
@@ -172,19 +180,30 @@ def train_machines(
                TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console) as bars:
         for batch in batches:
-            task = bars.add_task(batch["name"], total=1.0)
-            try:
-                with suppress(FleetError):  # the tables have the reasons
+            task = bars.add_task(escape(batch["name"]), total=1.0)
+            reached = -1
+            while reached < (now := _came_to(key)):  # an odd error ends a try; the machines behind it get theirs
+                reached = now
+                try:
                     steps.train_batch(
                         key,
                         batch["number"],
                         url=url,
                         progress=lambda _, share, task=task: bars.update(task, completed=share),  # type: ignore[misc]
                     )
-            except Exception as error:  # noqa: BLE001 - the other kind is trained all the same
-                console.print(f"{type(error).__name__}: {error}", highlight=False, markup=False, soft_wrap=True)
+                except FleetError:  # the tables have the reasons
+                    break
+                except Exception as error:  # noqa: BLE001 - the other machines are trained all the same
+                    console.print(f"{type(error).__name__}: {error}", highlight=False, markup=False, soft_wrap=True)
+                else:
+                    break
     scoreboard.show_machines(steps.read_outcomes(key))
     steps.roll_up(key)
+
+
+def _came_to(key: str) -> int:
+    """How many machines of a run some try has brought to an end."""
+    return sum("seconds" in each for each in steps.read_outcomes(key))
 
 
 def _utc(time: datetime | None) -> datetime | None:

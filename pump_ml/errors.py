@@ -6,6 +6,8 @@
     │   └── OutdatedModelError  a model of a version of pump_ml that this one cannot read: train it again
     ├── DataError               the data cannot be used as they are
     │   ├── SourceError         a source cannot be read: missing, empty, a wrong delimiter, a missing column
+    │   │   └── EmptyPeriodError    what was asked for has no reading in the period
+    │   ├── TooFewReadingsError there is something to learn from, and not enough of it
     │   ├── ContractError       the readings break the contract of their suite: nothing was trained
     │   ├── SnapshotError       a stored snapshot is missing, incomplete or altered
     │   └── ModelFileError      a model's file is missing, altered, or not one that may be read
@@ -68,6 +70,14 @@ class DataError(PumpMLError):
 
 class SourceError(DataError):
     """A source cannot be read."""
+
+
+class EmptyPeriodError(SourceError):
+    """What was asked for has no reading in the period."""
+
+
+class TooFewReadingsError(DataError):
+    """There is something to learn from, and not enough of it."""
 
 
 class ContractError(DataError):

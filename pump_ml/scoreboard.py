@@ -68,7 +68,7 @@ def _machines(outcomes: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]
         trained = [each for each in outcomes if each["kind"] == kind and each.get("metrics")]
         for each in trained if len(trained) <= MOST_MACHINES else ():
             values = [_number(each["metrics"].get(metric)) for metric in counted["median"]]
-            table.add_row(each["machine"], *values, "yes" if each["champion"] else "no")
+            table.add_row(Text(each["machine"]), *values, "yes" if each["champion"] else "no")
         table.add_section()
         table.add_row("median", *map(_number, counted["median"].values()), "")
         yield table
@@ -77,7 +77,7 @@ def _machines(outcomes: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]
         for column in ("machine", "kind", "reason"):
             table.add_column(column, no_wrap=column != "reason")
         for each in failed[:MOST_MACHINES]:
-            table.add_row(each["machine"], each["kind"], Text(each["reason"]))
+            table.add_row(Text(each["machine"]), each["kind"], Text(each["reason"]))
         yield table
 
 

@@ -46,6 +46,8 @@ def choose(problem: Problem, readings: pd.DataFrame, sensors: Sequence[str]) -> 
     found = asked.columns(sensors)
     if asked.groups not in readings:
         raise ConfigurationError(f"problem {problem.name!r}: alternatives: the data have no label {asked.groups!r}")
+    if readings.empty:
+        raise DataError(f"problem {problem.name!r}: alternatives: no training or validation asset is there to choose")
     used = readings.iloc[np.unique(np.linspace(0, len(readings) - 1, MOST).astype(np.int64))]
     groups = used[asked.groups].astype(str).to_numpy()
     if len(np.unique(groups)) < 2:

@@ -21,6 +21,7 @@ from pump_ml.errors import (
     SourceError,
     StackError,
     StorageFullError,
+    TooFewReadingsError,
     UnknownNameError,
 )
 from pump_ml.local import commands
@@ -260,6 +261,62 @@ def test_a_database_that_is_away_ends_the_try_at_once_and_the_next_begins_with_t
 
 
 @pytest.mark.usefixtures("table")
+def test_a_machine_that_kills_its_task_costs_no_other_its_turn(played: dict[str, Any]) -> None:
+    plan(machines=MANY)
+    played["MP-001"] = KeyboardInterrupt()  # as a kill, it is no Exception: nothing after it runs
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            steps.train_batch(KEY, 0)
+    assert played["tried"] == ["MP-001", *MANY[1:], "MP-001"]
+    found = {each["machine"]: each for each in steps.read_outcomes(KEY)}
+    assert {name for name, each in found.items() if each["outcome"] == "failed"} == {"MP-001"}
+    assert "a try died at it" in found["MP-001"]["reason"]
+
+
+@pytest.mark.usefixtures("table")
+def test_a_try_that_was_taken_for_dead_does_not_undo_what_the_next_one_reached(
+    played: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan(machines=MANY[:1])
+    alive, slow = ModelFactory.train, []
+
+    def late(self: ModelFactory, watch: Any = None) -> Outcome:
+        if slow:
+            return alive(self, watch)
+        slow.append(self.machine)
+        steps.train_batch(KEY, 0)  # the next try, meanwhile
+        raise LOST
+
+    monkeypatch.setattr(ModelFactory, "train", late)
+    with pytest.raises(OperationalError):
+        steps.train_batch(KEY, 0)
+    assert played["tried"] == MANY[:1]
+    assert outcomes() == {"MP-001": "no failures"}
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.parametrize("named", [True, False])
+def test_a_machine_that_stood_still_fails_only_where_it_was_asked_for(played: dict[str, Any], named: bool) -> None:
+    plan(machines=names(CALM, TRIPS) if named else None)
+    played[CALM.name] = TooFewReadingsError("the train part has no window")
+    if named:
+        with pytest.raises(FleetError, match="has no window"):
+            steps.train_batch(KEY, 0)
+        return
+    assert steps.train_batch(KEY, 0)["too_few"] == 1
+    found = steps.roll_up(KEY)
+    assert (found["too_few"], found["share"]) == (1, 1.0)
+
+
+def test_rows_of_a_machine_without_a_name_are_left_out(table: Engine, frames: list[pd.DataFrame]) -> None:
+    telemetry_table.append(table, frames[0].assign(motor_pump=" "))
+    plan(machines=None)
+    assert " " not in {each["machine"] for each in steps.read_outcomes(KEY)}
+    with pytest.raises(ConfigurationError, match="machine ' ' has no name"):
+        steps.plan_machines("test/blank", machines=[" "])
+
+
+@pytest.mark.usefixtures("table")
 def test_a_full_disk_ends_the_batch(played: dict[str, Any]) -> None:
     plan(machines=MANY)
     played["MP-002"] = OSError(28, "No space left on device")
@@ -314,6 +371,15 @@ def outcome(number: int, **changes: Any) -> dict[str, Any]:
     metrics = dict.fromkeys(fleet.METRICS["gru"], float(number))
     return {"machine": f"P-{number}", "kind": "gru", "outcome": "trained", "reason": "", "champion": True,
             "metrics": metrics} | changes  # fmt: skip
+
+
+def test_a_name_with_brackets_is_a_name_and_no_markup() -> None:
+    found = [
+        {"machine": "Pump [/a]", "kind": "xgb", "outcome": "failed", "reason": "[red] why"},
+        {"machine": "bomba [sul]", "kind": "xgb", "outcome": "trained", "champion": True, "metrics": {"auc": 0.9}},
+    ]
+    told = "\n".join(scoreboard.machine_lines(found))
+    assert all(part in told for part in ("Pump [/a]", "[red] why", "bomba [sul]"))
 
 
 def test_the_median_is_over_the_models_that_have_the_metric() -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -146,14 +146,14 @@ def _new_name() -> str:
 @contextlib.contextmanager
 def _ready(config: StackConfig, clock: Clock, *dags: str) -> Iterator[AirflowApi]:
     """A stack that has read these DAGs, for the time of the block."""
-    with stack.ending_on_signals(), _stack(config, clock, dags) as record, stack.api(config, record) as api:
+    with stack.ending_on_signals(), _stack(config, clock) as record, stack.api(config, record) as api:
         for dag in dags:
             _wait_until_parsed(api, dag, record)
         yield api
 
 
 @contextlib.contextmanager
-def _stack(config: StackConfig, clock: Clock, dags: Sequence[str]) -> Iterator[Record]:
+def _stack(config: StackConfig, clock: Clock) -> Iterator[Record]:
     """The stack that is up, or a new one for the time of the block."""
     record = _unowned(config)
     if record:
@@ -165,7 +165,7 @@ def _stack(config: StackConfig, clock: Clock, dags: Sequence[str]) -> Iterator[R
     try:
         clock.say(f"Airflow is ready at {record.airflow}")
         with stack.api(config, record) as api:
-            for dag in dags:
+            for dag in (DATASET, TRAINING, MACHINES):
                 for left in api.unfinished(dag):
                     if left.startswith(PREFIX):  # a run that was killed would go on beside the new one
                         api.fail(dag, left)

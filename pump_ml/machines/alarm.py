@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
-from pump_ml.errors import DataError, PumpMLError
+from pump_ml.errors import PumpMLError, TooFewReadingsError
 from pump_ml.machines.kinds import Watch
 from pump_ml.machines.policy import Alarm, Policy
 from pump_ml.machines.preparation import Prepared
 from pump_ml.machines.trips import Caught, catch, episodes, trips
-from pump_ml.machines.usual import Usual, directions, observe
+from pump_ml.machines.usual import LEAST_MOMENTS, Usual, directions, observe
 
 Array = NDArray[np.float64]
 
@@ -160,10 +160,10 @@ def fit_alarm(
     before_trip = fell[fell < cut]
     following = np.append(before_trip, np.inf)[np.searchsorted(before_trip, moments.at, side="right")] - moments.at
     healthy = (moments.at < cut) & (following > HEALTHY_S)
-    if not healthy.any():
-        raise DataError(
-            f"the machine trips within {HEALTHY_S / 3600:g} hours of each of its {len(moments.at)} moments at work; "
-            "expected some without a trip near, to learn what is usual"
+    if healthy.sum() < LEAST_MOMENTS:
+        raise TooFewReadingsError(
+            f"the machine has {healthy.sum()} of {len(moments.at)} moments at work that are more than "
+            f"{HEALTHY_S / 3600:g} hours before a trip; expected {LEAST_MOMENTS} or more, to learn what is usual"
         )
 
     def rows_of(usual: Usual) -> Rows:
@@ -174,7 +174,7 @@ def fit_alarm(
     # Whether a trip follows within the lead is not known of what is nearer to the end.
     known, test = rows.between(-np.inf, cut - lead), rows.between(cut + max(lead, APART_S), np.inf)
     if not len(test.at):
-        raise DataError(
+        raise TooFewReadingsError(
             f"the test part has no row: the machine works in {len(rows.at)} rows of {policy.every_s:g} s; expected a "
             "longer period"
         )
@@ -183,7 +183,7 @@ def fit_alarm(
         inside = (known.at >= begin) & (known.at < end)
         learn = (known.at < begin - APART_S) | (known.at >= end + APART_S)
         apart = (moments.at < begin - APART_S) | (moments.at >= end + APART_S)
-        if not known.label(lead)[learn].any() or not inside.any() or not (healthy & apart).any():
+        if not known.label(lead)[learn].any() or not inside.any() or (healthy & apart).sum() < LEAST_MOMENTS:
             continue
         fold = rows_of(Usual.fit(moments, healthy & apart, limits)).between(-np.inf, cut - lead)
         held_out[inside] = answers(_learn(fold, learn, policy, seed), fold.features[inside], fold.names)

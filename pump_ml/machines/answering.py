@@ -150,7 +150,7 @@ class Warner(Answerer):
     def predict(self, readings: pd.DataFrame) -> pd.DataFrame:
         """``time, trip_probability, alarm``; see `Answerer.predict`.
 
-        An alarm is one with hysteresis, as it was judged, so give the last two hours or more: what was before is
+        An alarm is one with hysteresis, as it was judged, so give the last four hours or more: what was before is
         compared with, and an alarm that began earlier is not known.
         """
         moments = observe(self.prepare(readings), self.policy.every_s)

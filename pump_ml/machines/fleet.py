@@ -9,7 +9,7 @@ from pump_ml.catalog import MOST_BATCHES
 from pump_ml.machines.policy import Policy
 
 TRAINED = ("trained", "published before")
-NO_FAILURES, FAILED = "no failures", "failed"
+NO_FAILURES, TOO_FEW, FAILED = "no failures", "too few readings", "failed"
 BATCH_S = 150.0
 """Estimated seconds of work that make a batch. A task of Airflow costs about 11 s of CPU before it trains: a process,
 imports, the network's first step; so it stays under a tenth."""
@@ -58,7 +58,7 @@ def batches(rows: Mapping[str, int], kinds: Sequence[str], policy: Policy, batch
         kinds: of models.
         policy: how long they learn.
         batch_s: estimated seconds from which a batch is full; so a machine that takes as long alone is alone in its
-            task. It grows where more tasks would come of it than Airflow maps.
+            task. It is raised where that could make more tasks than Airflow maps.
     """
     costs = {kind: {machine: COSTS[kind](count, policy) for machine, count in rows.items()} for kind in kinds}
     most = (MOST_BATCHES - len(kinds)) / 2  # the last batch of a kind is not full, nor is one before a machine alone
@@ -86,15 +86,15 @@ def summary(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         outcomes: of each machine and kind; see `pump_ml.machines.training.Outcome.to_json`.
 
     Returns:
-        ``planned``, ``trained``, ``no_failures``, ``failed``; ``share`` trained of those that could be, which leaves
-        out the ones without failures to learn from; and by kind the same counts, ``champions`` and ``median`` of each
-        of `METRICS`, None where no model has it.
+        ``planned``, ``trained``, ``no_failures``, ``too_few``, ``failed``; ``share`` trained of those that could be,
+        which leaves out the ones without failures or without enough readings to learn from; and by kind the same
+        counts, ``champions`` and ``median`` of each of `METRICS`, None where no model has it.
     """
     kinds: dict[str, list[Mapping[str, Any]]] = {}
     for each in outcomes:
         kinds.setdefault(each["kind"], []).append(each)
     counted = _counted(outcomes)
-    could = counted["planned"] - counted["no_failures"]
+    could = counted["planned"] - counted["no_failures"] - counted["too_few"]
     return counted | {
         "share": counted["trained"] / could if could else 1.0,
         "kinds": {
@@ -113,6 +113,8 @@ def told(counted: Mapping[str, Any]) -> str:
     words = [f"{counted['trained']} of {counted['planned']} trained"]
     if counted["no_failures"]:
         words.append(f"{counted['no_failures']} without failures to learn from")
+    if counted["too_few"]:
+        words.append(f"{counted['too_few']} with too few readings")
     return ", ".join([*words, f"{counted['failed']} failed"])
 
 
@@ -122,6 +124,7 @@ def _counted(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "planned": len(found),
         "trained": sum(each in TRAINED for each in found),
         "no_failures": found.count(NO_FAILURES),
+        "too_few": found.count(TOO_FEW),
         "failed": found.count(FAILED),
     }
 

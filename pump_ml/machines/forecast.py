@@ -21,7 +21,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from pump_ml.errors import DataError
+from pump_ml.errors import TooFewReadingsError
 from pump_ml.machines.health import HealthScore
 from pump_ml.machines.kinds import Watch
 from pump_ml.machines.policy import Forecast, Health, Policy
@@ -213,7 +213,7 @@ def divide(prepared: Prepared, runs: NDArray[np.bool_], policy: Forecast) -> Par
             worst = (
                 prepared.sensors[int(np.isnan(prepared.values[runs]).sum(axis=0).argmax())] if runs.any() else "none"
             )
-            raise DataError(
+            raise TooFewReadingsError(
                 f"the {name} part has no window: {int(usable.sum())} of {len(prepared)} readings are whole and of a "
                 f"running machine (the sensor missing most is {worst}), in {len(starts)} windows of "
                 f"{policy.sequence_length} and {policy.horizon} ahead without a gap; expected a longer period, shorter "

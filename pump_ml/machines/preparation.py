@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pump_ml.errors import DataError
+from pump_ml.errors import DataError, TooFewReadingsError
 from pump_ml.machines.policy import Preparation
 from pump_ml.schema import TIME
 
@@ -112,7 +112,7 @@ def prepare(
         table = pd.concat([table[~table[TIME].duplicated(keep=False)], told], ignore_index=True)
         table = table.sort_values(TIME, kind="stable")
     if len(table) < 2:
-        raise DataError(
+        raise TooFewReadingsError(
             f"{len(readings)} rows hold {len(table)} readings with a time; expected two or more: look at the period"
         )
     times = table[TIME].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")

@@ -40,7 +40,7 @@ CLASS_WEIGHT, VALUE_WEIGHT = 0.2, 3.0
 gradient."""
 LARGE = 64 * 2**20
 """Bytes of a table of single precision above which it is kept in half precision. That rounds a channel by less than
-1/2000 of itself, where a reading's noise is hundreds of times as large; answers take single precision in any case."""
+1/2000 of itself (or 3e-8), where a reading's noise is hundreds of times as large; answers take single precision."""
 MOST = float(np.finfo(np.float16).max)
 COMPARED = 256
 """Windows on which the exported network is compared with the one that learnt."""

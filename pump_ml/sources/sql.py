@@ -22,7 +22,7 @@ from sqlalchemy import ColumnClause, Connection, TableClause, and_, func, inspec
 from sqlalchemy import types as sql_types
 
 from pump_ml.connections import connect, shown
-from pump_ml.errors import ConfigurationError, SourceError, UnknownNameError
+from pump_ml.errors import ConfigurationError, EmptyPeriodError, SourceError, UnknownNameError
 from pump_ml.schema import ASSET, COMMISSIONING, RUN, TIME, Telemetry, natural
 from pump_ml.settings import Settings
 from pump_ml.sources.plant import Plant, load_plant
@@ -133,7 +133,7 @@ class SqlSource:
         if end is not None:
             whole = whole[whole[TIME] < end]
         if whole.empty:
-            raise SourceError(
+            raise EmptyPeriodError(
                 f"empty period: {plant.table} has no row of machine {inventory.machine!r} from "
                 f"{start.isoformat() if start else 'its first'} to {end.isoformat() if end else 'its last'}; it has "
                 f"{inventory.rows} from {inventory.first} to {inventory.last}. Choose start and end among these"

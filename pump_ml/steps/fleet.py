@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 from pump_ml import catalog
 from pump_ml.errors import (
     ConfigurationError,
+    EmptyPeriodError,
     FleetError,
     PumpMLError,
     SourceError,
     StorageFullError,
+    TooFewReadingsError,
     UnknownNameError,
     name_failure,
 )
@@ -61,7 +63,8 @@ def plan_machines(
         end: of the readings, likewise; None for now where there are `days`.
         days: length of the period where it has no start; None for all that there is.
         least_share: of the machines and kinds that could be trained, from 0 to 1; below it `roll_up` fails.
-        batch_s: estimated seconds of work in a batch, None for `pump_ml.machines.fleet.BATCH_S`; 0 for batches of one.
+        batch_s: estimated seconds of work in a batch, None for `pump_ml.machines.fleet.BATCH_S`. It is raised where
+            that could make more batches than Airflow maps.
         plant: name or path of the YAML that describes the table.
         policy: path of a YAML that says how models are made; None takes the shipped one.
         seed: of all that is random.
@@ -76,6 +79,8 @@ def plan_machines(
     """
     from pump_ml import files
 
+    if blank := [machine for machine in machines or () if not machine.strip()]:
+        raise ConfigurationError(f"machine {blank[0]!r} has no name; expected one of `pump-ml machines list`")
     asked: Json = {
         "machines": list(dict.fromkeys(machines or ())),
         "kinds": list(dict.fromkeys(kinds or catalog.MACHINE_MODELS)),
@@ -88,9 +93,9 @@ def plan_machines(
         "policy": policy,
         "seed": seed,
     }
-    if not re.fullmatch(r"[\w./:+~-]{1,300}", run_key):
+    if not re.fullmatch(r"[\w./:+~-]{1,200}", run_key):
         raise ConfigurationError(
-            f"run {run_key!r}: a name has up to 300 letters, digits and . / : + ~ - _; expected one without others"
+            f"run {run_key!r}: a name has up to 200 letters, digits and . / : + ~ - _; expected one without others"
         )
     if strange := [kind for kind in asked["kinds"] if kind not in catalog.MACHINE_MODELS]:
         raise UnknownNameError("kind of machine model", str(strange[0]), catalog.MACHINE_MODELS)
@@ -114,7 +119,8 @@ def plan_machines(
 def train_batch(run_key: str, number: int, *, url: str | None = None, progress: Progress | None = None) -> Json:
     """Train and publish a batch's machines one after the other; one that fails keeps no other from it.
 
-    A later try takes up those that were not trained, first the ones that no try came to.
+    A later try takes up those that were not trained, first the ones that no try came to; a machine at which a try died
+    comes last, so that it costs no other its turn.
 
     Args:
         run_key: names the run.
@@ -123,7 +129,8 @@ def train_batch(run_key: str, number: int, *, url: str | None = None, progress: 
         progress: gets the share of the batch that is done.
 
     Returns:
-        The ``name`` of the batch, and how many of its machines were ``trained`` or have ``no_failures``.
+        The ``name`` of the batch, and how many of its machines were ``trained``, have ``no_failures`` or ``too_few``
+        readings.
 
     Raises:
         FleetError: some were not trained, each for a reason of its own, which another try would not change.
@@ -140,7 +147,7 @@ def train_batch(run_key: str, number: int, *, url: str | None = None, progress: 
     written = set(files.names(_outcomes(run_key)))
     told = {machine: dict(files.read_json(place)) for machine, place in places.items() if place.name in written}
     todo = [each for each in machines if each not in told or told[each]["outcome"] == fleet.FAILED]
-    strange: list[Exception] = []
+    strange: Exception | None = None  # the last one only, as each keeps its machine's readings in memory
     in_a_row = 0
     for turn, machine in enumerate(sorted(todo, key=lambda each: each in told)):
         begun, share = time.monotonic(), 1.0 - (len(todo) - turn) / len(machines)
@@ -148,21 +155,23 @@ def train_batch(run_key: str, number: int, *, url: str | None = None, progress: 
         def watch(_: int, values: Mapping[str, float], share: float = share) -> None:
             report(name, share + float(values["progress"]) / len(machines))
 
-        told[machine], error = _attempt(settled, machine, kind, url, watch)
-        told[machine]["seconds"] = round(time.monotonic() - begun, 2)
-        files.write_json(places[machine], told[machine])
+        if machine not in told:
+            files.write_json(places[machine], _failure(machine, kind, "a try died at it: look at the log of its task"))
+        found, error = _attempt(settled, machine, kind, url, watch)
+        told[machine] = _kept(places[machine], found | {"seconds": round(time.monotonic() - begun, 2)})
         report(name, share + 1.0 / len(machines))
         in_a_row = in_a_row + 1 if error else 0
-        if error:
-            strange.append(error)
-            if in_a_row >= STRANGE:
-                break
+        strange = error or strange
+        if in_a_row >= STRANGE:
+            break
     if strange:
-        raise strange[-1]
+        raise strange
     if failed := {each: told[each]["reason"] for each in machines if told[each]["outcome"] == fleet.FAILED}:
         raise FleetError(f"{len(failed)} of {len(machines)} failed, the others were trained: {_reasons(failed)}")
-    none = sum(each["outcome"] == fleet.NO_FAILURES for each in told.values())
-    return {"name": name, "trained": len(machines) - none, "no_failures": none}
+    none, few = (
+        sum(each["outcome"] == which for each in told.values()) for which in (fleet.NO_FAILURES, fleet.TOO_FEW)
+    )
+    return {"name": name, "trained": len(machines) - none - few, "no_failures": none, "too_few": few}
 
 
 @step
@@ -223,14 +232,19 @@ def _attempt(
     try:
         return _train(settled, machine, kind, url, watch), None
     except Exception as error:  # noqa: BLE001 - whatever it is, the other machines are trained
-        return _failed(machine, kind, error)  # by a call: a name for it here would keep the machine's frames in memory
+        return _failed(settled, machine, kind, error)  # by a call: a name here would keep the machine's frames
 
 
-def _failed(machine: str, kind: str, error: Exception) -> tuple[Json, Exception | None]:
+def _failed(settled: Mapping[str, Any], machine: str, kind: str, error: Exception) -> tuple[Json, Exception | None]:
+    from pump_ml.machines import fleet
+
     named = name_failure(error, f"{machine} {kind}") or error
     if isinstance(named, StorageFullError):  # the others would have no room either
         raise named from error
     ours = isinstance(named, PumpMLError)
+    # Nobody asked for this machine by its name: one that stood still, or is new, is no fault of the night's run.
+    if isinstance(named, EmptyPeriodError | TooFewReadingsError) and not settled["asked"]["machines"]:
+        return {"machine": machine, "kind": kind, "outcome": fleet.TOO_FEW, "reason": str(named)}, None
     log.warning("%s %s failed: %s", machine, kind, named, exc_info=None if ours else named)
     return _failure(machine, kind, f"{type(named).__name__}: {named}"), None if ours else named
 
@@ -240,6 +254,17 @@ def _failure(machine: str, kind: str, reason: str) -> Json:
     from pump_ml.machines.fleet import FAILED
 
     return {"machine": machine, "kind": kind, "outcome": FAILED, "reason": reason}
+
+
+def _kept(place: "UPath", found: Json) -> Json:
+    """Write an outcome; a failure does not take the place of what another try has reached that was taken for dead."""
+    from pump_ml import files
+    from pump_ml.machines.fleet import FAILED
+
+    if found["outcome"] == FAILED and files.exists(place) and (there := files.read_json(place))["outcome"] != FAILED:
+        return dict(there)
+    files.write_json(place, found)
+    return found
 
 
 def _train(settled: Mapping[str, Any], machine: str, kind: str, url: str | None, watch: "Watch") -> Json:
@@ -281,7 +306,9 @@ def _settled(run_key: str, asked: Mapping[str, Any], url: str | None) -> Json:
             f"no machine has a row {sides}; expected a period with telemetry: `pump-ml machines list` says which "
             "machines there are"
         )
-    rows = {machine: rows.get(machine, 0) for machine in asked["machines"] or rows}
+    if nameless := [machine for machine in rows if not machine.strip()]:
+        log.warning("%d rows have a machine without a name, and are left out", sum(rows[each] for each in nameless))
+    rows = {machine: rows.get(machine, 0) for machine in asked["machines"] or rows if machine.strip()}
     batch_s = fleet.BATCH_S if asked["batch_s"] is None else asked["batch_s"]
     divided = fleet.batches(rows, asked["kinds"], policy, batch_s)
     return {
