@@ -404,4 +404,5 @@ def _quarantined(readings: pd.DataFrame, failing: dict[str, list[int]]) -> pd.Da
     )
     rules = broken.groupby("row")["rules"].agg(";".join)
     objects = {column: "str" for column, values in readings.items() if pd.api.types.is_object_dtype(values)}
-    return readings.iloc[rules.index].astype(objects).assign(row=rules.index, rules=rules.to_numpy())
+    kept = readings.iloc[rules.index].astype(objects).copy()  # in one piece: pandas warns of many small ones
+    return kept.assign(row=rules.index, rules=rules.to_numpy())

@@ -33,6 +33,8 @@ CODE = (
     "metrics.py",
     "models",
     "problems.py",
+    "quantities.py",
+    "row_order.py",
     "schema.py",
     "settings.py",
     "split_policy.py",
