@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from harness import Stack, crash, eventually, show
 
-# So long that learning outweighs what a task costs besides, and about as long for both: two workers are no faster than the
-# slower network.
+# So long that learning outweighs what a task costs besides, and about as long for both: two workers are no faster
+# than the slower network.
 LONG = {"gru": {"epochs": 80, "patience": 80}, "cnn1d": {"epochs": 200, "patience": 200}}
 CONF = {"families": ["baseline", "gru", "cnn1d"], "preset": "quick", "hyper": LONG}
 
