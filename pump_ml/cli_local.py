@@ -17,6 +17,7 @@ from pump_ml.cli_options import (
     Kinds,
     LeastShare,
     MachinePolicy,
+    MachineSeed,
     Mapping,
     OwnProblem,
     Period,
@@ -84,7 +85,7 @@ def machines(
     least_share: LeastShare = 0.9,
     plant: Plant = "processed_data",
     policy: MachinePolicy = None,
-    seed: Seed = 7,
+    seed: MachineSeed = 7,
 ) -> None:
     """Train the models of many machines in Airflow: start the components, run the DAG machines, show the scores, stop.
 

@@ -1,6 +1,7 @@
 """Motor pump sets in the field from a shell: their telemetry, and their models."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pump_ml import steps
-from pump_ml.cli_options import From, Kinds, LeastShare, MachinePolicy, Period, Plant, To
+from pump_ml.cli_options import From, Kinds, LeastShare, MachinePolicy, MachineSeed, Period, Plant, To
 from pump_ml.errors import ConfigurationError, FleetError
 from pump_ml.settings import Settings
 
@@ -111,7 +112,7 @@ def train_machine(
     end: To = None,
     plant: Plant = "processed_data",
     policy: MachinePolicy = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed and rows, same model.")] = 7,
+    seed: MachineSeed = 7,
     run: Annotated[str | None, typer.Option(help="Key of the training; the same again trains nothing anew.")] = None,
     url: Url = None,
 ) -> None:
@@ -148,7 +149,7 @@ def train_machines(
     least_share: LeastShare = 0.9,
     plant: Plant = "processed_data",
     policy: MachinePolicy = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed and rows, same models.")] = 7,
+    seed: MachineSeed = 7,
     run: Annotated[str | None, typer.Option(help="Name of the run; a known one is taken up again.")] = None,
     url: Url = None,
 ) -> None:
@@ -181,24 +182,29 @@ def train_machines(
     with Progress(*columns, console=console) as bars:
         for batch in batches:
             task = bars.add_task(escape(batch["name"]), total=1.0)
-            reached = -1
-            while reached < (now := _came_to(key)):  # an odd error ends a try; the machines behind it get theirs
-                reached = now
-                try:
-                    steps.train_batch(
-                        key,
-                        batch["number"],
-                        url=url,
-                        progress=lambda _, share, task=task: bars.update(task, completed=share),  # type: ignore[misc]
-                    )
-                except FleetError:  # the tables have the reasons
-                    break
-                except Exception as error:  # noqa: BLE001 - the other machines are trained all the same
-                    console.print(f"{type(error).__name__}: {error}", highlight=False, markup=False, soft_wrap=True)
-                else:
-                    break
+            _train_batch(
+                key,
+                batch["number"],
+                url,
+                lambda _, share, task=task: bars.update(task, completed=share),  # type: ignore[misc]
+            )
     scoreboard.show_machines(steps.read_outcomes(key))
     steps.roll_up(key)
+
+
+def _train_batch(key: str, number: int, url: str | None, progress: Callable[[str, float], None]) -> None:
+    """Train a batch; an odd error ends a try, and the machines behind it get theirs as long as some are left."""
+    reached = -1
+    while reached < (now := _came_to(key)):
+        reached = now
+        try:
+            steps.train_batch(key, number, url=url, progress=progress)
+        except FleetError:  # the tables have the reasons
+            return
+        except Exception as error:  # noqa: BLE001 - the other machines are trained all the same
+            console.print(f"{type(error).__name__}: {error}", highlight=False, markup=False, soft_wrap=True)
+        else:
+            return
 
 
 def _came_to(key: str) -> int:

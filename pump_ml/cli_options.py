@@ -28,6 +28,7 @@ Waveforms = Annotated[
 ]
 Shards = Annotated[int | None, typer.Option(help="Parts that the simulated rows are made in; they change no row.")]
 Seed = Annotated[int, typer.Option(help="Same seed: same rows, same split, same trees.")]
+MachineSeed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed and rows, same models.")]
 Mapping = Annotated[str | None, typer.Option(help="Files: name or path of the YAML that describes them.")]
 DataPath = Annotated[str | None, typer.Option("--path", help="Files: folder, file or archive.")]
 OwnProblem = Annotated[

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from pump_ml.errors import ConfigurationError, DataError
-from pump_ml.models.features import Channels, Intervals, Statistics, find_signals
+from pump_ml.models.features import Channels, Intervals, Statistics
+from pump_ml.models.signals import find_signals
 from pump_ml.problems import parse_problem
 from pump_ml.windows import Windows
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pump_ml.errors import DataError
+from pump_ml.models import signals
 from pump_ml.models.normal_behaviour import NormalBehaviour
 from pump_ml.problems import Problem
 from pump_ml.windows import Windows, gather
@@ -34,7 +34,7 @@ class Statistics:
 
     Args:
         normal: the normal behaviour of the assets; None where there are no commissioning records.
-        signals: what is looked at instead of the sensors, see `_signals`; None where they are.
+        signals: what is looked at instead of the sensors, see `pump_ml.models.signals.find`; None where they are.
     """
 
     normal: NormalBehaviour | None
@@ -43,7 +43,7 @@ class Statistics:
     @classmethod
     def fit(cls, train: Windows, problem: Problem) -> Self:
         """From training windows only."""
-        return cls(_normal(train, problem), _signals(train, problem))
+        return cls(_normal(train, problem), signals.find(train, problem))
 
     def transform(self, windows: Windows) -> tuple[NDArray[np.float32], list[str]]:
         """The statistics of each window.
@@ -53,7 +53,7 @@ class Statistics:
         """
         names: list[str] = []
         blocks: list[NDArray[np.float32]] = []
-        windows = _shown(windows, self.signals)
+        windows = signals.shown(windows, self.signals)
         if self.normal is None or not self.normal.conditions.names:
             names += [f"{statistic}({sensor})" for statistic in RAW for sensor in windows.sensors]
             blocks.append(_raw_statistics(windows))
@@ -98,7 +98,7 @@ class Intervals:
         Returns:
             float32 ``(windows, columns)``, and for each column the sensor that it is about.
         """
-        windows = _shown(windows, self.signals)
+        windows = signals.shown(windows, self.signals)
         readings, sensors = windows.readings, windows.sensors
         if self.normal:
             readings = np.concatenate([readings, self.normal.residuals(windows).share], axis=1)
@@ -142,8 +142,8 @@ class Channels:
     @classmethod
     def fit(cls, train: Windows, problem: Problem, pool: int = 1) -> Self:
         """From training windows only."""
-        signals = _signals(train, problem)
-        unscaled = cls(_normal(train, problem), min(pool, train.length), np.zeros(1), np.ones(1), signals)
+        found = signals.find(train, problem)
+        unscaled = cls(_normal(train, problem), min(pool, train.length), np.zeros(1), np.ones(1), found)
         begun, uses = np.bincount(train.starts, minlength=len(train.readings)), np.zeros(len(train.readings))
         for offset in unscaled.offsets(train.length):
             uses[offset:] += begun[: len(uses) - offset]
@@ -229,7 +229,7 @@ class Channels:
         """The channels before they are scaled, ``(…, channels)``, of the means that `mean` makes."""
         blocks = []
         if self.normal is None or not self.normal.conditions.names:
-            blocks.append(mean(_shown(windows, self.signals).readings))
+            blocks.append(mean(signals.shown(windows, self.signals).readings))
         if self.normal is not None:
             blocks.append(_beyond(self.normal, windows, self.pool, mean)[0])
         return np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
@@ -252,60 +252,6 @@ def _part(windows: Windows, start: int, stop: int) -> Windows:
         if start <= at.start < stop
     }
     return replace(windows, readings=windows.readings[start:stop], blocks=blocks)
-
-
-def find_signals(train: Windows) -> Array:
-    """What the sensors measure together: directions in which windows differ by more than one reading scatters.
-
-    Minimum noise fractions (Green et al. 1988): eigenvectors of the covariance of the windows' means against that of
-    the noise, which is half the covariance of the differences between neighbouring readings.
-
-    Args:
-        train: what is learnt from.
-
-    Returns:
-        ``(sensors, signals)``, the clearest first; the noise of each signal has unit variance.
-
-    Raises:
-        DataError: there is none, or there are too few windows to tell.
-    """
-    if len(train) < 2:
-        raise DataError(f"denoise: {len(train)} training windows; expected two or more that differ")
-    from scipy.linalg import eigh  # only where a model is made
-
-    means = np.concatenate(
-        [gather(train.readings, train.starts[some], train.length).mean(axis=1) for some in train.chunks()]
-    )
-    edges = np.bincount(train.starts, minlength=len(train.readings))
-    edges -= np.bincount(train.starts + train.length - 1, minlength=len(train.readings))
-    steps = np.diff(train.readings, axis=0)[np.cumsum(edges)[:-1] > 0]
-    noise = steps.T @ steps / max(2 * len(steps), 1)
-    apart = np.atleast_2d(np.cov(means.T))
-    # What never moves, or never within a window, would make of the noise a matrix that cannot be inverted.
-    least = 1e-9 * np.maximum(np.diag(noise), np.diag(apart))
-    ratios, directions = eigh(apart, noise + np.diag(np.where(least > 0.0, least, 1.0)))
-    if not (kept := ratios > 1.0).any():
-        raise DataError(
-            f"denoise: no combination of the {len(ratios)} sensors differs between windows by more than its readings "
-            "scatter; drop denoise from the problem"
-        )
-    found: Array = directions[:, kept][:, ::-1]
-    return found
-
-
-def _signals(train: Windows, problem: Problem) -> Array | None:
-    """What is looked at instead of the sensors, ``(sensors, signals)``; None where they are."""
-    if problem.denoise:
-        return find_signals(train)
-    if not problem.means:
-        return None
-    columns = [np.isin(train.sensors, parts) / len(parts) for parts in problem.means.values()]
-    rest = [np.array(train.sensors) == name for name in train.sensors if not _in_means(name, problem)]
-    return np.stack([*columns, *rest], axis=1).astype(np.float64)
-
-
-def _in_means(sensor: str, problem: Problem) -> bool:
-    return any(sensor in parts for parts in problem.means.values())
 
 
 RAW = ("mean", "std", "slope", "last")
@@ -386,14 +332,6 @@ def _means(values: Array, ends: NDArray[np.int64], pool: int) -> Array:
 
 CHUNK = 8192
 """Rows that are summed at a time, so that sums do not grow beyond what their digits hold."""
-
-
-def _shown(windows: Windows, signals: Array | None) -> Windows:
-    """The windows with signals in the place of sensors, where there are some."""
-    if signals is None:
-        return windows
-    names = tuple(f"signal_{place + 1}" for place in range(signals.shape[1]))
-    return replace(windows, readings=windows.readings @ signals, sensors=names)
 
 
 def _listed(signals: Array | None) -> list[list[float]] | None:
