@@ -331,6 +331,17 @@ def test_tries_that_learn_at_once_register_one_version_and_return_the_same(crown
     assert statuses(plan) == {"test/race": "RUNNING", "test/race/baseline": "FINISHED"}
 
 
+def test_tries_that_note_the_same_datasets_at_once_note_each_once(crowned: Trained, tmp_path: Path) -> None:
+    run = registry.find_run(registry.connect(), crowned.plan["experiment"], "test/first").info.run_id
+    before = len(registry.connect().get_run(run).inputs.dataset_inputs)
+    command = (
+        "[registry.log_dataset(__import__('pandas').DataFrame({'flow': [1.0]}), key=f'raced-{n}', content_hash='ab', "
+        f"source='here', context='train', run={run!r}) for n in range(40)]"
+    )
+    at_once(command, tmp_path)
+    assert len(registry.connect().get_run(run).inputs.dataset_inputs) == before + 40
+
+
 def test_tries_that_promote_at_once_write_one_decision(undecided: Trained, tmp_path: Path) -> None:
     file = tmp_path / "given.json"
     file.write_text(json.dumps([undecided.plan, undecided.evaluation]))

@@ -96,7 +96,7 @@ def trial_run(
 
 
 def _opening(experiment_id: str) -> AbstractContextManager[None]:
-    """One process at a time looks whether a run is there, and makes it."""
+    """One process at a time looks whether a run or a dataset is there, and makes it."""
     return ledger.lock(f"mlflow/experiment/{experiment_id}")
 
 
@@ -129,16 +129,16 @@ def log_dataset(
     """Lineage: which snapshot a run (the active one) read, and for what.
 
     The digest is the snapshot's own, since MLflow's covers the first 10,000 rows only. The purpose stands in the name,
-    since MLflow notes the same dataset once a run.
+    since MLflow notes the same dataset once a run. Tries that race note it once: MLflow itself would fail for one of
+    them, as it looks first whether the dataset is there and then adds it.
     """
-    with warnings.catch_warnings():
+    client = mlflow.MlflowClient()
+    run = run or str(mlflow.active_run().info.run_id)
+    with _opening(client.get_run(run).info.experiment_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's hints about integer columns and ambiguous sources
         # The profile holds sizes only; ten rows are enough for the schema.
         dataset = mlflow.data.from_pandas(
             readings.head(10), source=source, name=f"{key}/{context}", digest=content_hash[:36]
         )
-        if run is None:
-            mlflow.log_input(dataset, context=context)
-        else:
-            tags = [InputTag("mlflow.data.context", context)]
-            mlflow.MlflowClient().log_inputs(run, [DatasetInput(dataset._to_mlflow_entity(), tags)])
+        tags = [InputTag("mlflow.data.context", context)]
+        client.log_inputs(run, [DatasetInput(dataset._to_mlflow_entity(), tags)])
