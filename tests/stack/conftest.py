@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness import BUILD_S, PROJECT, QUICK, RESULTS, SMALL, VARIABLES, Stack, host, show
 
-ORDER = ("pipeline", "browser", "security", "lifecycle", "backup", "faults", "celery")
+ORDER = ("pipeline", "browser", "security", "lifecycle", "backup", "machines", "faults", "celery")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     for item in items:
         if place(item) >= 0:  # whole stacks are started within them
-            item.add_marker(pytest.mark.timeout(900))
+            item.add_marker(pytest.mark.timeout(7500 if os.environ.get("PUMP_ML_TEST_FLEET") else 900))
     items.sort(key=place)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,13 @@ PROJECT = "pump-ml-test"
 SMALL = {"pumps": 60, "samples": 6, "seed": 7}
 """A dataset that is made in seconds and still lets a baseline pass its gate."""
 # Thresholds that such a dataset reaches: what is tested is the platform, not how well its models learn.
-VARIABLES = {"CONFIG_FOLDER": str(ROOT / "tests" / "stack" / "config"), "TARGETS_FILE": "/etc/pump_ml/targets.yaml"}
+TELEMETRY_PASSWORD = os.environ.setdefault("PUMP_ML_TEST_TELEMETRY_PASSWORD", secrets.token_hex(16))
+"""Of the database of single machines' telemetry, beside the stack's own."""
+VARIABLES = {
+    "CONFIG_FOLDER": str(ROOT / "tests" / "stack" / "config"),
+    "TARGETS_FILE": "/etc/pump_ml/targets.yaml",
+    "PUMP_ML_TELEMETRY_URL": f"postgresql+psycopg2://telemetry:{TELEMETRY_PASSWORD}@postgres/telemetry",
+}
 QUICK = {"families": ["baseline", "xgb"], "preset": "quick"}
 BUILD_S, START_S, RUN_S = 1500.0, 600.0, 900.0
 OUTER_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")
