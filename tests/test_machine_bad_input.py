@@ -1,0 +1,142 @@
+"""Telemetry as plants really have it, from the table to a model: each flaw has its error or its handling."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pump_ml.connections import connect
+from pump_ml.errors import DataError, SourceError, TooFewReadingsError
+from pump_ml.machines.policy import Policy, load_policy
+from pump_ml.machines.training import ModelFactory, Outcome
+from pump_ml.settings import Settings
+from pump_ml.sources import telemetry_table
+from pump_ml.twin import sets
+
+START, DAYS = datetime(2026, 3, 26, tzinfo=UTC), 6.0
+"""In the night to 29 March clocks in Europe go forward."""
+MACHINE = sets.fleet(4, seed=5)[3]
+Table = Callable[[pd.DataFrame], bool]
+
+
+def quick() -> Policy:
+    """Learns little, fast."""
+    policy = load_policy()
+    forecast = policy.forecast.model_copy(update={"windows": 400, "epochs": 1})
+    return policy.model_copy(
+        update={"forecast": forecast, "alarm": policy.alarm.model_copy(update={"rounds": 10, "folds": 2})}
+    )
+
+
+def train(kind: str) -> Outcome:
+    return ModelFactory(kind, MACHINE.name, policy=quick()).train()
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return sets.simulate(MACHINE, START, DAYS, seed=6)
+
+
+@pytest.fixture
+def fill(home: Path) -> Table:
+    """Writes telemetry into the embedded table."""
+    home.mkdir()
+    engine = connect(Settings.load().telemetry, variable="PUMP_ML_TELEMETRY_URL", make=True)
+    telemetry_table.create(engine)
+    return partial(telemetry_table.append, engine)
+
+
+@pytest.mark.parametrize("kind", ["gru", "xgb"])
+@pytest.mark.parametrize("value", [np.nan, 40.0], ids=["empty", "constant"])
+def test_a_sensor_that_tells_nothing_is_trained_without(
+    frame: pd.DataFrame, fill: Table, kind: str, value: float
+) -> None:
+    fill(frame.assign(Cool_T=value))
+    assert train(kind).outcome == "trained"
+
+
+def test_a_forecast_names_the_sensor_of_its_score_that_is_empty_and_the_alarm_goes_without(
+    frame: pd.DataFrame, fill: Table
+) -> None:
+    fill(frame.assign(Oil_P=np.nan))
+    with pytest.raises(DataError, match="Oil_P"):
+        train("gru")
+    assert train("xgb").outcome == "trained"
+
+
+def test_a_sensor_of_the_score_that_does_not_move_says_nothing_against_the_machine(
+    frame: pd.DataFrame, fill: Table
+) -> None:
+    fill(frame.assign(Oil_L=60.0))
+    assert train("gru").outcome == "trained"
+
+
+@pytest.mark.parametrize("kind", ["gru", "xgb"])
+def test_one_row_is_too_few(frame: pd.DataFrame, fill: Table, kind: str) -> None:
+    fill(frame.head(1))
+    with pytest.raises(TooFewReadingsError, match="1 readings with a time; expected two or more"):
+        train(kind)
+
+
+def test_of_one_day_there_is_a_forecast_and_for_an_alarm_there_are_no_failures(
+    frame: pd.DataFrame, fill: Table
+) -> None:
+    fill(frame[frame["timestamp"] < START + pd.Timedelta(days=1)])
+    assert train("gru").outcome == "trained"
+    found = train("xgb")
+    assert (found.outcome, found.model) == ("no failures", None)
+    assert "choose a longer period" in found.reason
+
+
+def test_a_machine_that_stood_still_has_nothing_to_learn_from(frame: pd.DataFrame, fill: Table) -> None:
+    fill(frame.assign(Eng_RPM=0.0, running=0.0))
+    with pytest.raises(TooFewReadingsError, match="has no window"):
+        train("gru")
+    assert train("xgb").outcome == "no failures"
+
+
+@pytest.mark.parametrize("kind", ["gru", "xgb"])
+def test_rows_out_of_order_or_told_twice_change_no_model(frame: pd.DataFrame, fill: Table, kind: str) -> None:
+    rng = np.random.default_rng(1)
+    twice = frame.iloc[rng.choice(len(frame), 500, replace=False)]
+    fill(pd.concat([frame, twice]).sample(frac=1.0, random_state=1, ignore_index=True))
+    shuffled = train(kind)
+    assert shuffled.model is not None
+    Settings.load().home.joinpath("telemetry.db").unlink()
+    engine = connect(Settings.load().telemetry, variable="PUMP_ML_TELEMETRY_URL", make=True)
+    telemetry_table.create(engine)
+    telemetry_table.append(engine, frame)
+    ordered = train(kind)
+    assert ordered.model is not None
+    assert shuffled.model.metrics == ordered.model.metrics
+
+
+def test_a_column_that_is_missing_is_named(frame: pd.DataFrame, home: Path) -> None:
+    home.mkdir()
+    engine = connect(Settings.load().telemetry, variable="PUMP_ML_TELEMETRY_URL", make=True)
+    text = frame.assign(timestamp=frame["timestamp"].map(lambda time: time.isoformat()))
+    text.drop(columns="Eng_RPM").to_sql("processed_data", engine, index=False)
+    with pytest.raises((SourceError, DataError), match="Eng_RPM"):
+        train("xgb")
+
+
+def test_times_of_several_zones_and_across_a_change_of_the_clocks_are_the_same_moments(
+    frame: pd.DataFrame, fill: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(frame)
+    expected = train("xgb")
+    assert expected.model is not None
+    url = f"sqlite:///{tmp_path / 'zones.db'}"
+    lisbon = frame["timestamp"].dt.tz_convert("Europe/Lisbon")
+    text = [time.isoformat() for time in lisbon]
+    text[::3] = [time.isoformat() for time in frame["timestamp"].dt.tz_convert("America/Sao_Paulo")[::3]]
+    assert len({time[-6:] for time in text}) == 3
+    frame.assign(timestamp=text).to_sql("processed_data", connect(url, variable="x", make=True), index=False)
+    monkeypatch.setenv("PUMP_ML_TELEMETRY_URL", url)
+    found = train("xgb")
+    assert found.model is not None
+    assert found.model.metrics == expected.model.metrics
