@@ -245,7 +245,7 @@ def cheapest_threshold(rows: Rows, probability: Array, policy: Alarm) -> float:
     """The threshold of the least cost, missed trips against false alarms; of like ones the one of the best F1.
 
     A dozen trips tell the cost of a threshold in leaps, so it is its mean over the thresholds around it, and those
-    that lie within half a false alarm of the least are not told apart. There is no
+    that lie within a false alarm of the least are not told apart. There is no
     bound on the false alarms: three weeks hold two or three, and a bound on so small a number now and then left no
     threshold but one that warns of nothing.
     """
@@ -255,7 +255,7 @@ def cheapest_threshold(rows: Rows, probability: Array, policy: Alarm) -> float:
     cost = [policy.missed_trip * (each.trips - each.caught) + policy.false_alarm * each.false for each in found]
     around = uniform_filter1d(np.array(cost), 2 * AROUND + 1, mode="nearest")
     scores = [f1_score(labels, probability >= each, zero_division=0.0) for each in tried.tolist()]
-    like = around <= around.min() + 0.5 * policy.false_alarm
+    like = around <= around.min() + policy.false_alarm
     return float(tried[np.where(like, scores, -1.0).argmax()])
 
 

@@ -149,7 +149,7 @@ class Alarm(_Frozen):
     rate: float = Field(0.05, gt=0, le=1)
     missed_trip: float = Field(10.0, gt=0)
     false_alarm: float = Field(10.0, gt=0)
-    on_for_s: float = Field(180.0, ge=0)
+    on_for_s: float = Field(420.0, ge=0)
     off_below: float = Field(0.5, gt=0, le=1)
 
 

@@ -107,13 +107,15 @@ def versions(client: "mlflow.MlflowClient", name: str | None = None) -> list[Ver
 
 
 def machine_champion(client: "mlflow.MlflowClient", name: str) -> Version | None:
-    """The version that stands as the machine's champion, or None."""
-    try:
-        found = client.get_model_version_by_alias(name, CHAMPION)
-    except mlflow.exceptions.MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
+    """The version that stands as the machine's champion, or None.
+
+    It is searched for: a server with logins forbids to ask for a model by its name that is not there yet.
+    """
+    models = client.search_registered_models(f"name = '{name}'", max_results=1)
+    number = models[0].aliases.get(CHAMPION) if models else None
+    if number is None:
         return None
+    found = client.get_model_version(name, str(number))
     return Version(name, str(found.version), found.run_id, found.tags.get(KEY, ""))
 
 
