@@ -24,6 +24,7 @@ PROCESSES ?= 2
 # Of `make machines`.
 MACHINES ?= 20
 DAYS ?= 30
+SEED ?= 7
 
 # The full stack. PROFILE=celery: Celery workers, WORKERS of them, instead of tasks in the scheduler's container. To keep
 # it so, docs/scaling.md: three lines in .env.
@@ -45,8 +46,8 @@ help: ## List the targets
 run: $(INSTALLED) ## Make a dataset, train every family, show the scores; options: make run ARGS="…"
 	@$(BIN)/pump-ml local run $(ARGS)
 
-machines: $(INSTALLED) ## Simulate single machines, train all in Airflow, show their scores; MACHINES=20 DAYS=30
-	@$(BIN)/pump-ml machines simulate --machines $(MACHINES) --days $(DAYS) --skip-present >/dev/null
+machines: $(INSTALLED) ## Simulate single machines, train all in Airflow, show their scores; MACHINES=20 DAYS=30 SEED=7
+	@$(BIN)/pump-ml machines simulate --machines $(MACHINES) --days $(DAYS) --seed $(SEED) --skip-present >/dev/null
 	@$(BIN)/pump-ml local machines $(ARGS)
 
 ui: $(INSTALLED) ## Start Airflow and MLflow in the background and print where they are
