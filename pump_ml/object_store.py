@@ -135,11 +135,24 @@ class Bucket:
             _same(self, key, content)
 
     def swap(self, key: str, content: bytes, seen: Content | None) -> Content:
-        """See `Store`."""
+        """See `Store`.
+
+        In a bucket with versions Ceph refuses every `IfMatch` and takes every `IfNoneMatch` for met. So it is looked
+        first, and a refusal though nothing changed is the store's: then the lock alone has to do.
+        """
+        if self._changed(key, seen):
+            raise ConnectionError(f"{self.address(key)} was written by another process meanwhile; try again")
         mark = self._write(key, content, **({"IfMatch": seen.mark} if seen else {"IfNoneMatch": "*"}))
+        if mark is None and seen and not self._changed(key, seen):
+            mark = self._write(key, content)
         if mark is None:
             raise ConnectionError(f"{self.address(key)} was written by another process meanwhile; try again")
         return Content(content, mark)
+
+    def _changed(self, key: str, seen: Content | None) -> bool:
+        """Whether something else lies there than was seen."""
+        found = self._ask("head_object", "404", Key=self._key(key))
+        return bool((found and found["ETag"]) != (seen and seen.mark))
 
     def sizes(self, folder: str) -> dict[str, int]:
         """See `Store`."""

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import xgboost
+from botocore.exceptions import ClientError
 from conftest import answering, use_bucket
 from sklearn.preprocessing import MinMaxScaler
 
 from pump_ml import artifacts
 from pump_ml.errors import ConfigurationError, ModelFileError, UnknownNameError
-from pump_ml.object_store import Content, Store
+from pump_ml.object_store import Bucket, Content, Store
 
 MOMENT = datetime(2026, 11, 22, 10, 15, 3, tzinfo=UTC)
 
@@ -159,6 +160,33 @@ def test_in_a_bucket_who_lost_the_lock_replaces_nothing(s3: Any, seen: Content |
     with pytest.raises(ConnectionError, match="written by another process meanwhile; try again"):
         artifacts.store().swap("outbox/s", b"mine", seen)
     assert s3.get_object(Bucket="models", Key="outbox/s")["Body"].read() == b"another's"
+
+
+@pytest.fixture
+def ceph(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A store that refuses every `IfMatch` and takes every `IfNoneMatch` for met: Ceph 18, a bucket with versions."""
+    client = artifacts.store().client  # type: ignore[attr-defined]
+    real = client.put_object
+
+    def put_object(IfMatch: str | None = None, IfNoneMatch: str | None = None, **asked: Any) -> Any:  # noqa: N803
+        del IfNoneMatch
+        if IfMatch:
+            raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
+        return real(**asked)
+
+    monkeypatch.setattr(client, "put_object", put_object)
+    monkeypatch.setattr(Bucket, "client", client)
+    return s3
+
+
+def test_a_store_that_cannot_compare_is_written_all_the_same(ceph: Any) -> None:
+    one = artifacts.store().swap("outbox/s", b"one", None)
+    two = artifacts.store().swap("outbox/s", b"two", one)
+    assert artifacts.store().read("outbox/s") == two
+    for seen in (None, one):
+        with pytest.raises(ConnectionError, match="written by another process meanwhile; try again"):
+            artifacts.store().swap("outbox/s", b"late", seen)
+    assert ceph.get_object(Bucket="models", Key="outbox/s")["Body"].read() == b"two"
 
 
 def test_a_bucket_keeps_the_sha_256_of_each_file(s3: Any) -> None:
