@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from pump_ml.machines import fleet, records
 from pump_ml.machines.policy import Policy, load_policy
 from pump_ml.machines.training import ModelFactory, Outcome
 from pump_ml.settings import CHECKOUT, Settings
+from pump_ml.sources import plant as plants
 from pump_ml.sources import sql, telemetry_table
 from pump_ml.twin import sets
 
@@ -208,6 +210,17 @@ def test_one_machine_that_fails_fails_alone_and_a_retry_trains_that_one_only(
     assert steps.train_batch(KEY, 0)["no_failures"] == 2
     assert tried == [ABSENT]
     assert outcomes()[ABSENT] == "no failures"
+
+
+@pytest.mark.usefixtures("table")
+def test_all_batches_read_the_table_and_learn_as_the_files_said_when_the_run_was_planned(
+    quick: str, tmp_path: Path
+) -> None:
+    described = Path(shutil.copy(plants.SHIPPED / "processed_data.yaml", tmp_path / "plant.yaml"))
+    plan(machines=names(CALM), policy=quick, plant=str(described))
+    described.write_text("name: another\n")
+    Path(quick).unlink()
+    assert steps.train_batch(KEY, 0)["no_failures"] == 1
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from pump_ml.machines.records import StoredModel
 from pump_ml.schema import ASSET, TIME
 from pump_ml.settings import Settings
 from pump_ml.sources import Source
-from pump_ml.sources.plant import load_plant
+from pump_ml.sources.plant import Plant, load_plant
 from pump_ml.sources.sql import SqlSource
 
 Period = tuple[datetime | None, datetime | None]
@@ -95,7 +95,7 @@ class ModelFactory:
         *,
         run_key: str | None = None,
         source: Source | None = None,
-        plant: str | Path = "processed_data",
+        plant: str | Path | Plant = "processed_data",
         policy: Policy | None = None,
         seed: int = 7,
         settings: Settings | None = None,
@@ -107,7 +107,7 @@ class ModelFactory:
         if strange := sorted(set(self.run_key) & set("'\"`\\")):
             raise ConfigurationError(f"run key {self.run_key!r} holds {' '.join(strange)}; expected one without quotes")
         self.plant = load_plant(plant)
-        self.source = source or SqlSource(machines=[machine], mapping=plant)
+        self.source = source or SqlSource(machines=[machine], mapping=self.plant)
         self.policy = policy or load_policy()
         self.settings = settings or Settings.load()
 

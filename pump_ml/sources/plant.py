@@ -106,14 +106,14 @@ def shipped() -> tuple[str, ...]:
     return names_in(SHIPPED)
 
 
-def load_plant(mapping: str | Path) -> Plant:
+def load_plant(mapping: str | Path | Plant) -> Plant:
     """Read a mapping.
 
     Args:
-        mapping: name of a shipped one, or the path of a ``.yaml`` file.
+        mapping: name of a shipped one, the path of a ``.yaml`` file, or one that was read before.
 
     Raises:
         UnknownNameError: no mapping of this name comes with the package.
         ConfigurationError: the file is missing or breaks the schema; every key at fault is named.
     """
-    return load_yaml("plant", mapping, SHIPPED, Plant)
+    return mapping if isinstance(mapping, Plant) else load_yaml("plant", mapping, SHIPPED, Plant)

@@ -47,7 +47,7 @@ class SqlSource:
     Args:
         machines: one or more, as the table names them.
         url: SQLAlchemy's address; unset, that of the settings (``PUMP_ML_TELEMETRY_URL``).
-        mapping: name of a shipped mapping of a plant, or the path of a ``.yaml`` file.
+        mapping: name of a shipped mapping of a plant, the path of a ``.yaml`` file, or one that was read before.
         chunk: rows that are fetched at a time.
 
     Raises:
@@ -59,7 +59,7 @@ class SqlSource:
         *,
         machines: Sequence[str],
         url: str | None = None,
-        mapping: str | Path = "processed_data",
+        mapping: str | Path | Plant = "processed_data",
         chunk: int = 50_000,
     ) -> None:
         names = [machines] if isinstance(machines, str) else list(machines)
@@ -188,7 +188,7 @@ def machines(url: str | None = None, mapping: str | Path = "processed_data") -> 
 
 def counts(
     url: str | None = None,
-    mapping: str | Path = "processed_data",
+    mapping: str | Path | Plant = "processed_data",
     *,
     machines: Sequence[str] | None = None,
     start: datetime | None = None,
@@ -200,7 +200,7 @@ def counts(
 
     Args:
         url: SQLAlchemy's address; unset, that of the settings.
-        mapping: name or path of the YAML that describes the table.
+        mapping: name or path of the YAML that describes the table, or what was read of it.
         machines: to look at; None for all.
         start: of the period, with zone; None for all before its end.
         end: likewise, exclusive.

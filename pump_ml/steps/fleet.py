@@ -271,9 +271,10 @@ def _train(settled: Mapping[str, Any], machine: str, kind: str, url: str | None,
     from pump_ml.artifacts import safe_name
     from pump_ml.machines.policy import Policy
     from pump_ml.machines.training import ModelFactory
+    from pump_ml.sources.plant import Plant
     from pump_ml.sources.sql import SqlSource
 
-    asked = settled["asked"]
+    plant = Plant.model_validate(settled["plant"])
     sides = [settled[side] and datetime.fromisoformat(settled[side]) for side in ("start", "end")]
     return (
         ModelFactory(
@@ -281,10 +282,10 @@ def _train(settled: Mapping[str, Any], machine: str, kind: str, url: str | None,
             machine,
             cast("tuple[datetime | None, datetime | None]", tuple(sides)),
             run_key=f"{settled['run_key']}/{safe_name(machine)}-{kind}",
-            source=SqlSource(machines=[machine], url=url, mapping=asked["plant"]),
-            plant=asked["plant"],
+            source=SqlSource(machines=[machine], url=url, mapping=plant),
+            plant=plant,
             policy=Policy.model_validate(settled["policy"]),
-            seed=asked["seed"],
+            seed=settled["asked"]["seed"],
         )
         .train(watch)
         .to_json()
@@ -296,10 +297,11 @@ def _settled(run_key: str, asked: Mapping[str, Any], url: str | None) -> Json:
     from pump_ml.machines import fleet
     from pump_ml.machines.policy import load_policy
     from pump_ml.sources import sql
+    from pump_ml.sources.plant import load_plant
 
     start, end = _period(asked["start"], asked["end"], asked["days"])
-    policy = load_policy(asked["policy"])
-    rows = sql.counts(url, asked["plant"], machines=asked["machines"] or None, start=start, end=end)
+    policy, plant = load_policy(asked["policy"]), load_plant(asked["plant"])
+    rows = sql.counts(url, plant, machines=asked["machines"] or None, start=start, end=end)
     if not (rows or asked["machines"]):
         sides = f"from {start or 'its first'} to {end or 'its last'}"
         raise SourceError(
@@ -317,6 +319,7 @@ def _settled(run_key: str, asked: Mapping[str, Any], url: str | None) -> Json:
         "start": start and start.isoformat(),
         "end": end and end.isoformat(),
         "policy": policy.model_dump(mode="json"),
+        "plant": plant.model_dump(mode="json", exclude_none=True),
         "rows": rows,
         "batches": [{"name": each.name, "kind": each.kind, "machines": list(each.machines)} for each in divided],
     }
