@@ -131,18 +131,20 @@ class Bucket:
 
     def put(self, key: str, content: bytes) -> None:
         """See `Store`; asked first too, since Ceph does not look in a bucket with versions."""
-        if self.has(key) or not self._write(key, content, IfNoneMatch="*"):
+        if self.has(key) or not self._write(key, content, *THERE, IfNoneMatch="*"):
             _same(self, key, content)
 
     def swap(self, key: str, content: bytes, seen: Content | None) -> Content:
         """See `Store`.
 
         In a bucket with versions Ceph refuses every `IfMatch` and takes every `IfNoneMatch` for met. So it is looked
-        first, and a refusal though nothing changed is the store's: then the lock alone has to do.
+        first, and a refusal though nothing changed is the store's: then the lock alone has to do. Any store is then
+        written without a comparison, so one that lost its lock may meet another writer in that moment.
         """
         if self._changed(key, seen):
             raise ConnectionError(f"{self.address(key)} was written by another process meanwhile; try again")
-        mark = self._write(key, content, **({"IfMatch": seen.mark} if seen else {"IfNoneMatch": "*"}))
+        condition = {"IfMatch": seen.mark} if seen else {"IfNoneMatch": "*"}
+        mark = self._write(key, content, "PreconditionFailed", **condition)  # another's write in flight raises
         if mark is None and seen and not self._changed(key, seen):
             mark = self._write(key, content)
         if mark is None:
@@ -172,11 +174,11 @@ class Bucket:
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
 
-    def _write(self, key: str, content: bytes, **condition: str) -> str | None:
-        """Write under a condition; the object's mark, or None when the condition does not hold."""
+    def _write(self, key: str, content: bytes, *refusals: str, **condition: str) -> str | None:
+        """Write under a condition; the object's mark, or None when the store refuses by one of these errors."""
         checksum = base64.b64encode(hashlib.sha256(content).digest()).decode()
         put = {"Key": self._key(key), "Body": content, "ChecksumAlgorithm": "SHA256", "ChecksumSHA256": checksum}
-        written = self._ask("put_object", *THERE, "NoSuchKey", **put, **condition)
+        written = self._ask("put_object", *refusals, "NoSuchKey", **put, **condition)
         return written and str(written["ETag"])
 
     def _ask(self, call: str, *expected: str, **arguments: Any) -> Any:

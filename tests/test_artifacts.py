@@ -189,6 +189,25 @@ def test_a_store_that_cannot_compare_is_written_all_the_same(ceph: Any) -> None:
     assert ceph.get_object(Bucket="models", Key="outbox/s")["Body"].read() == b"two"
 
 
+@pytest.mark.parametrize("there", [None, b"old"], ids=["empty", "filled"])
+def test_in_a_bucket_who_is_overtaken_between_look_and_write_replaces_nothing(
+    s3: Any, there: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = None if there is None else artifacts.store().swap("outbox/s", there, None)
+    client = artifacts.store().client  # type: ignore[attr-defined]
+    real = client.put_object
+
+    def overtaken(**asked: Any) -> Any:
+        s3.put_object(Bucket="models", Key="outbox/s", Body=b"another's")
+        return real(**asked)
+
+    monkeypatch.setattr(client, "put_object", overtaken)
+    monkeypatch.setattr(Bucket, "client", client)
+    with pytest.raises(ConnectionError, match="written by another process meanwhile; try again"):
+        artifacts.store().swap("outbox/s", b"mine", seen)
+    assert s3.get_object(Bucket="models", Key="outbox/s")["Body"].read() == b"another's"
+
+
 def test_a_bucket_keeps_the_sha_256_of_each_file(s3: Any) -> None:
     artifacts.store().put("a", b"one")
     found = s3.get_object_attributes(Bucket="models", Key="a", ObjectAttributes=["Checksum"])["Checksum"]

@@ -297,6 +297,23 @@ def test_near_misses_do_not_silence_an_alarm() -> None:
     assert (found["trips_caught"], found["false_alarms"]) == (4.0, 3.0)
 
 
+def test_of_thresholds_that_a_single_false_alarm_tells_apart_the_one_of_the_better_f1_is_taken() -> None:
+    at = np.arange(0.0, 21 * 86400.0, 30.0)
+    trips_at = np.array([3.0, 8.0, 13.0, 18.0]) * 86400.0
+    probability = np.full(len(at), 0.01)
+    for trip in trips_at:
+        before = (at > trip - 1800.0) & (at <= trip)
+        probability[before] = 0.9 - 0.4 * (trip - at[before]) / 1800.0
+    probability[(at > 5.0 * 86400.0) & (at <= 5.0 * 86400.0 + 1200.0)] = 0.7
+    rows = alarm.Rows(at, np.zeros(len(at), dtype=np.int64), np.empty((len(at), 0), dtype=np.float32), (), trips_at)
+    policy = load_policy().alarm
+    found = alarm.judge(rows, probability, alarm.cheapest_threshold(rows, probability, policy), policy)
+    without = alarm.judge(rows, probability, 0.72, policy)
+    assert (without["trips_caught"], without["false_alarms"]) == (4.0, 0.0)
+    assert (found["trips_caught"], found["false_alarms"]) == (4.0, 1.0)
+    assert found["f1"] > without["f1"]
+
+
 def test_the_test_part_teaches_neither_trees_nor_threshold(prepared: Prepared, warner: alarm.AlarmModel) -> None:
     later = prepared.seconds >= warner.test_from
     values = prepared.values.copy()

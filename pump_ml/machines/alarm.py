@@ -245,9 +245,8 @@ def cheapest_threshold(rows: Rows, probability: Array, policy: Alarm) -> float:
     """The threshold of the least cost, missed trips against false alarms; of like ones the one of the best F1.
 
     A dozen trips tell the cost of a threshold in leaps, so it is its mean over the thresholds around it, and those
-    that lie within a false alarm of the least are not told apart. There is no
-    bound on the false alarms: three weeks hold two or three, and a bound on so small a number now and then left no
-    threshold but one that warns of nothing.
+    that lie within a false alarm of the least are not told apart. There is no bound on the false alarms: three weeks
+    hold two or three, and a bound on so small a number now and then left no threshold but one that warns of nothing.
     """
     labels = rows.label(60.0 * policy.lead_min)
     tried = np.unique(np.quantile(probability, 1.0 - np.geomspace(0.3, 0.3 / 300.0, THRESHOLDS)))

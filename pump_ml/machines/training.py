@@ -78,7 +78,7 @@ class ModelFactory:
         period: of the readings.
         run_key: what asks for it: a retry with the same key trains nothing again. Unset, each call is one of its own.
         source: of the readings; unset, the plant's SQL table.
-        plant: name or path of the YAML that describes the table.
+        plant: name or path of the YAML that describes the table, or what was read of it.
         policy: how models are made; unset, the shipped one.
         seed: of all that is random.
         settings: where results go.

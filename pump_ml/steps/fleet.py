@@ -55,7 +55,7 @@ def plan_machines(
     """Settle which machines a run trains, on which readings, in which batches.
 
     Args:
-        run_key: names the run; the same key goes on with the same plan.
+        run_key: names the run; the same key goes on with the same plan, its policy and mapping as they were.
         machines: as the plant names them; None or none for all that have readings in the period. One that has none is
             planned all the same where it is named, and fails alone.
         kinds: of `pump_ml.catalog.MACHINE_MODELS`; None or none for all.
@@ -319,7 +319,7 @@ def _settled(run_key: str, asked: Mapping[str, Any], url: str | None) -> Json:
         "start": start and start.isoformat(),
         "end": end and end.isoformat(),
         "policy": policy.model_dump(mode="json"),
-        "plant": plant.model_dump(mode="json", exclude_none=True),
+        "plant": plant.model_dump(mode="json"),
         "rows": rows,
         "batches": [{"name": each.name, "kind": each.kind, "machines": list(each.machines)} for each in divided],
     }
