@@ -1,16 +1,11 @@
-"""Rules for readings: Great Expectations suites, quarantine of rows that break one, Data Docs. Nobody else knows GX.
+"""Readings against their suite: Great Expectations runs it, quarantine of rows that break a rule, Data Docs.
 
-A suite is `<name>.json` in the folder of suites, as Great Expectations writes it, without ids of its own. Each
-expectation has ``meta.id`` and ``meta.reason``. Severity "critical" makes it part of the contract: broken, nothing may
-be trained. Severity "warning" costs the failing row. ``meta.includes`` of a suite names suites whose rules hold too;
-``meta.max_quarantined_share`` is the share of rows that may fail before the contract counts as broken.
+Nobody else knows GX. What a suite is stands in `pump_ml.suites`.
 """
 
-import json
 import logging
 import os
 import warnings
-from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,15 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pump_ml import suites as rulebook
 from pump_ml.data_docs import make_self_contained
-from pump_ml.errors import ConfigurationError, ContractError, UnknownNameError
-from pump_ml.schema import ASSET, RUN, TIME, Telemetry
+from pump_ml.errors import ConfigurationError, ContractError
+from pump_ml.schema import TIME, Telemetry
+from pump_ml.suites import Rule
 
 MAX_QUARANTINED_SHARE = 0.05
 """Where a suite does not say: one bad row in twenty is a broken sensor, more is a broken source."""
-
-Rule = dict[str, Any]
-"""One expectation as JSON: type, kwargs, severity, meta."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +57,7 @@ def validate(telemetry: Telemetry, *, suites: Path, docs: Path | None = None) ->
         ContractError: a rule of the contract is broken, or too many rows fail. The Data Docs are built, and the error
             carries the report and the quarantined rows.
     """
-    meta, rules = _suite(telemetry.suite, suites)
-    rules = _complete([*rules, *_sensor_rules(telemetry), *_label_rules(telemetry)])
-    view = _view(telemetry.readings)
-    # Where a column or every row is missing, the rule that says so says it once; the others have nothing to look at.
-    there = set(view.columns) if len(view) else set()
-    results = _run(telemetry.suite, [rule for rule in rules if _columns(rule) <= there], view, docs)
-
+    meta, rules, results = _held(telemetry, suites, "COMPLETE", docs)
     outcomes = [_outcome(rule, results.get(rule["meta"]["id"])) for rule in rules]
     failing = {each["id"]: _failing_rows(results[each["id"]]) for each in outcomes if each["id"] in results}
     quarantined = _quarantined(telemetry.readings, failing)
@@ -81,11 +69,10 @@ def validate(telemetry: Telemetry, *, suites: Path, docs: Path | None = None) ->
     }
     complaints = _complaints(rules, outcomes, results)
     allowed = float(meta.get("max_quarantined_share", MAX_QUARANTINED_SHARE))
-    if not complaints and len(quarantined) > allowed * len(view):
+    if not complaints and len(quarantined) > allowed * len(telemetry.readings):
         complaints = [_too_many(report, allowed)]
     if complaints:
-        message = "\n".join([f"the readings break the contract of suite {telemetry.suite!r}:", *complaints])
-        raise ContractError(message, report=report, quarantined=quarantined)
+        raise ContractError(_broken(telemetry, complaints), report=report, quarantined=quarantined)
 
     keep = np.ones(len(telemetry.readings), dtype=bool)
     keep[quarantined["row"]] = False
@@ -95,132 +82,43 @@ def validate(telemetry: Telemetry, *, suites: Path, docs: Path | None = None) ->
     return Validation(good, quarantined, report, docs / "index.html" if docs else None)
 
 
-# ---------------------------------------------------------------- rules
+def inspect(telemetry: Telemetry, *, suites: Path) -> dict[str, Any]:
+    """Hold readings against their suite where their reader takes single cells for missing: no row is taken away.
 
+    Args:
+        telemetry: as `validate` takes it.
+        suites: folder of the suites. ``max_quarantined_share`` of a suite does not count here.
 
-def _suite(name: str, folder: Path) -> tuple[dict[str, Any], list[Rule]]:
-    """Meta of a suite, and its rules after those of the suites it includes."""
-    known = sorted(path.stem for path in folder.glob("*.json"))
-    names, metas, rules = [name], [], []
-    for each in names:  # grows while it runs
-        if each not in known:
-            raise UnknownNameError(f"suite in {folder}", each, known)
-        try:
-            suite = json.loads((folder / f"{each}.json").read_text(encoding="utf-8"))
-            metas.append(suite.get("meta", {}))
-            rules.append(suite["expectations"])
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ConfigurationError(
-                f"suite {folder / each}.json: {error!r}; expected JSON with name, meta and expectations"
-            ) from error
-        names += [other for other in metas[-1].get("includes", []) if other not in names]
-    return metas[0], [rule for part in reversed(rules) for rule in part]
-
-
-def _sensor_rules(telemetry: Telemetry) -> list[Rule]:
-    """What holds for every sensor: a number, given, finite, within the limits that came with the source."""
-    rules = []
-    limits = telemetry.origin.get("limits") or {}
-    for sensor in (sensor.name for sensor in telemetry.sensors):
-        rules += [
-            _number(sensor),
-            _given(sensor, "A gap is not a reading: a model would learn from whatever fills it."),
-            _rule(
-                f"{sensor}-finite",
-                "expect_column_values_to_be_finite",
-                "An instrument shows finite numbers; infinity is a division by zero on the way.",
-                column=sensor,
-            ),
-        ]
-    for sensor, (low, high) in limits.items():
-        if low is not None or high is not None:
-            bounds = {key: value for key, value in (("min_value", low), ("max_value", high)) if value is not None}
-            reason = "The limits that the source's configuration gives for this sensor."
-            rules.append(
-                _rule(f"{sensor}-limits", "expect_column_values_to_be_between", reason, column=sensor, **bounds)
-            )
-    return rules
-
-
-def _label_rules(telemetry: Telemetry) -> list[Rule]:
-    """What holds for every label: given; a remaining life never grows within a run."""
-    rules = [
-        _given(label, "A row without its answer can neither train nor judge a model.") for label in telemetry.labels
-    ]
-    for label in telemetry.labels:
-        if label.startswith("rul"):
-            rules += [
-                _number(label),
-                _rule(
-                    f"{label}-never-rises",
-                    "expect_value_not_to_increase_within_run",
-                    "Remaining life does not grow while a machine runs; after a repair a new run begins.",
-                    column_list=[ASSET, RUN, label],
-                    ignore_row_if="any_value_is_missing",
-                ),
-            ]
-    return rules
-
-
-def _given(column: str, reason: str) -> Rule:
-    return _rule(f"{column}-given", "expect_column_values_to_not_be_null", reason, column=column)
-
-
-def _number(column: str) -> Rule:
-    rule = _rule(
-        f"{column}-number",
-        "expect_column_values_to_be_in_type_list",
-        "Models compute with numbers; text among them is a wrong decimal sign, a wrong column or an error code.",
-        column=column,
-        type_list=["float", "int"],
-    )
-    rule["severity"] = "critical"
-    rule["meta"]["cure"] = "Look at the column in the source, its decimal sign, and its place in the mapping."
-    return rule
-
-
-def _rule(name: str, kind: str, reason: str, **kwargs: Any) -> Rule:
-    return {"type": kind, "kwargs": kwargs, "severity": "warning", "meta": {"id": name, "reason": reason}}
-
-
-def _complete(rules: list[Rule]) -> list[Rule]:
-    """The rules, and before them one that all the columns they name exist.
+    Returns:
+        JSON: suite, rows, and rules as in the report of `Validation`.
 
     Raises:
-        ConfigurationError: a rule lacks type, kwargs, id, reason or a known severity, or two rules share an id.
+        ConfigurationError: the suite or one of its rules cannot be used.
+        ContractError: a rule of the contract is broken.
     """
-    asked: set[str] = set()
-    for rule in rules:
-        meta, severity = rule.get("meta", {}), rule.get("severity")
-        complete = rule.keys() >= {"type", "kwargs"} and meta.get("id") and meta.get("reason")
-        if not complete or severity not in ("critical", "warning"):
-            raise ConfigurationError(
-                f'rule {rule}: expected type, kwargs, "severity": "critical" or "warning", and meta with id and reason'
-            )
-        asked.update(rule["kwargs"].get("column_set", ()))
-    twice = [name for name, count in Counter(rule["meta"]["id"] for rule in rules).items() if count > 1]
-    if twice:
-        raise ConfigurationError(f"rule ids {', '.join(twice)}: each occurs more than once; expected one rule an id")
-    present = _rule(
-        "columns-present",
-        "expect_table_columns_to_match_set",
-        "A rule about a column that is not there would check nothing.",
-        column_set=sorted({column for rule in rules for column in _columns(rule)} - asked),
-        exact_match=False,
-    )
-    present["severity"] = "critical"
-    present["meta"]["cure"] = "Name the column in the source's mapping, or choose the suite that fits the source."
-    return [present, *rules]
+    _, rules, results = _held(telemetry, suites, "SUMMARY")
+    outcomes = [_outcome(rule, results.get(rule["meta"]["id"])) for rule in rules]
+    report = {"suite": telemetry.suite, "rows": len(telemetry.readings), "rules": outcomes}
+    if complaints := _complaints(rules, outcomes, results):
+        raise ContractError(_broken(telemetry, complaints), report=report)
+    return report
 
 
-def _columns(rule: Rule) -> set[str]:
-    """The columns whose values a rule looks at."""
-    kwargs = rule["kwargs"]
-    columns = {kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs}
-    condition = kwargs.get("row_condition")
-    if isinstance(condition, dict) and "column" in condition:
-        columns.add(condition["column"]["name"])
-    return columns | set(kwargs.get("column_list", ()))
+def _broken(telemetry: Telemetry, complaints: list[str]) -> str:
+    return "\n".join([f"the readings break the contract of suite {telemetry.suite!r}:", *complaints])
+
+
+def _held(
+    telemetry: Telemetry, suites: Path, result_format: str, docs: Path | None = None
+) -> tuple[dict[str, Any], list[Rule], dict[str, Any]]:
+    """Meta of the suite, all rules, and by its id the result of each that there was something to look at for."""
+    meta, rules = rulebook.read(telemetry.suite, suites)
+    rules = rulebook.complete([*rules, *rulebook.of_sensors(telemetry), *rulebook.of_labels(telemetry)])
+    view = _view(telemetry.readings)
+    # Where a column or every row is missing, the rule that says so says it once; the others have nothing to look at.
+    there = set(view.columns) if len(view) else set()
+    asked = [rule for rule in rules if rulebook.columns(rule) <= there]
+    return meta, rules, _run(telemetry.suite, asked, view, result_format, docs)
 
 
 # ---------------------------------------------------------------- running
@@ -244,7 +142,7 @@ def _plain(values: "pd.Series[Any]") -> Any:
     return values.to_numpy(dtype="float64", na_value=np.nan)
 
 
-def _run(suite: str, rules: list[Rule], view: pd.DataFrame, docs: Path | None) -> dict[str, Any]:
+def _run(suite: str, rules: list[Rule], view: pd.DataFrame, result_format: str, docs: Path | None) -> dict[str, Any]:
     """Result of each rule by its id, as GX gives it; Data Docs into `docs`."""
     gx = _great_expectations()
     from great_expectations.data_context.types import base
@@ -282,7 +180,7 @@ def _run(suite: str, rules: list[Rule], view: pd.DataFrame, docs: Path | None) -
     )
     outcome = definition.run(
         batch_parameters={"dataframe": view},
-        result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
+        result_format={"result_format": result_format, "return_unexpected_index_query": False},
     )
     if docs:
         context.build_data_docs()
@@ -376,10 +274,10 @@ def _complaints(rules: list[Rule], outcomes: list[dict[str, Any]], results: dict
         if result is None:
             unchecked.append(line)
         elif _crash(result):
-            crashed.append((line, _columns(rule)))
-        elif outcome["severity"] == "critical" or not _failing_rows(result):
+            crashed.append((line, rulebook.columns(rule)))
+        elif outcome["severity"] == "critical" or not result["result"].get("partial_unexpected_index_list"):
             plain.append(line)
-            named |= _columns(rule)
+            named |= rulebook.columns(rule)
     return plain + [line for line, columns in crashed if not columns & named] or unchecked
 
 

@@ -1,5 +1,7 @@
 """Telemetry as plants really have it, from the table to a model: each flaw has its error or its handling."""
 
+import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -9,11 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pump_ml import steps
 from pump_ml.connections import connect
-from pump_ml.errors import DataError, SourceError, TooFewReadingsError
+from pump_ml.errors import ContractError, DataError, SourceError, TooFewReadingsError, UnknownNameError
 from pump_ml.machines.policy import Policy, load_policy
 from pump_ml.machines.training import ModelFactory, Outcome
-from pump_ml.settings import Settings
+from pump_ml.registry import connect as connect_mlflow
+from pump_ml.settings import CHECKOUT, Settings
+from pump_ml.sources import plant as plants
 from pump_ml.sources import telemetry_table
 from pump_ml.twin import sets
 
@@ -140,3 +145,49 @@ def test_times_of_several_zones_and_across_a_change_of_the_clocks_are_the_same_m
     found = train("xgb")
     assert found.model is not None
     assert found.model.metrics == expected.model.metrics
+
+
+def test_the_outcome_and_the_run_tell_how_many_rows_broke_which_rule(frame: pd.DataFrame, fill: Table) -> None:
+    clean = frame.drop_duplicates("timestamp").ffill().bfill().assign(Oil_P=4.0, Cool_T=np.nan)
+    clean.loc[clean.index[10:17], "Oil_P"] = -1e5
+    clean.loc[clean.index[20:23], "Oil_P"] = np.nan
+    fill(clean)
+    found = train("xgb")
+    told = {
+        rule: rows for rule, rows in found.to_json()["broken_rules"].items() if rule.startswith(("Oil_P", "Cool_T"))
+    }
+    assert told == {"Oil_P-limits": 7, "Oil_P-given": 3}, "a sensor that the machine does not have breaks no rule"
+    assert found.model is not None
+    parameters = connect_mlflow(Settings.load()).get_run(found.model.mlflow_run).data.params
+    assert parameters["validation.Oil_P-limits"] == "7"
+
+
+def test_a_rule_of_the_plants_contract_keeps_a_machine_from_being_trained_and_says_why(
+    frame: pd.DataFrame, fill: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "suites"
+    shutil.copytree(CHECKOUT / "expectations", own)
+    suite = json.loads((own / "telemetry.json").read_text())
+    suite["expectations"].append(
+        {
+            "type": "expect_column_median_to_be_between",
+            "kwargs": {"column": "Bat_V", "min_value": 20, "max_value": 32},
+            "severity": "critical",
+            "meta": {"id": "battery-of-24-volts", "reason": "Half of it is the voltage of another plant."},
+        }
+    )
+    (own / "telemetry.json").write_text(json.dumps(suite))
+    monkeypatch.setenv("PUMP_ML_EXPECTATIONS", str(own))
+    fill(frame.assign(Bat_V=frame["Bat_V"] / 2))
+    with pytest.raises(ContractError, match=r"battery-of-24-volts: 1[0-9]\.\d+.*Half of it is the voltage"):
+        train("xgb")
+
+
+def test_a_plant_whose_suite_is_not_there_is_refused_before_any_machine_is_trained(
+    frame: pd.DataFrame, fill: Table, tmp_path: Path
+) -> None:
+    fill(frame.head(100))
+    shipped = (plants.SHIPPED / "processed_data.yaml").read_text()
+    (tmp_path / "plant.yaml").write_text(f"{shipped}suite: telemetri\n")
+    with pytest.raises(UnknownNameError, match="telemetri"):
+        steps.plan_machines("misspelt", plant=str(tmp_path / "plant.yaml"))

@@ -300,7 +300,7 @@ def test_a_month_is_made_in_seconds_and_takes_little_memory() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: sets.fleet(0, 7), "machines = 0; expected 1 to 999"),
+        (lambda: sets.fleet(0, 7), "machines = 0; expected 1 to 9999"),
         (lambda: sets.fleet(3, -1), "seed = -1; expected 0 or more"),
         (lambda: sets.simulate(FLEET[0], START, 0.0, 7), "days = 0.0; expected above 0, up to 400"),
         (lambda: sets.simulate(FLEET[0], datetime(2026, 3, 1), 1.0, 7), "expected a time zone, such as 2026-03-01"),

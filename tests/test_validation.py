@@ -14,7 +14,7 @@ from conftest import whole_rows
 from pump_ml.errors import ConfigurationError, ContractError, UnknownNameError
 from pump_ml.schema import Sensor, Telemetry
 from pump_ml.sources.simulated import SimulatedSource
-from pump_ml.validation import Validation, validate
+from pump_ml.validation import Validation, inspect, validate
 
 SUITES = Path(__file__).parent.parent / "expectations"
 Damage = Callable[[pd.DataFrame], pd.DataFrame]
@@ -200,6 +200,27 @@ def test_interleaved_runs_are_told_apart(plant: Telemetry) -> None:
     telemetry = damaged(plant, lambda readings: readings.sort_values("time", kind="stable"))
 
     assert validate(telemetry, suites=SUITES).quarantined.empty
+
+
+def test_an_inspection_counts_what_validation_takes_away(plant: Telemetry) -> None:
+    readings = plant.readings.copy()
+    readings.loc[[3, 5], "oil_pressure_bar"] = np.nan
+    readings.loc[7, "oil_pressure_bar"] = np.inf
+    readings.loc[9, "time"] = readings.loc[8, "time"]
+    telemetry = replace(plant, readings=readings)
+    assert inspect(telemetry, suites=SUITES)["rules"] == validate(telemetry, suites=SUITES).report["rules"]
+    empty = replace(plant, readings=readings.assign(oil_pressure_bar=np.nan))
+    counted = {rule["id"]: rule["failing"] for rule in inspect(empty, suites=SUITES)["rules"]}
+    assert counted["oil_pressure_bar-given"] == len(readings)
+
+
+def test_an_inspection_finds_a_broken_contract_as_validation_does(plant: Telemetry) -> None:
+    broken = replace(plant, readings=plant.readings.assign(oil_pressure_bar="2,5"))
+    with pytest.raises(ContractError) as validated:
+        validate(broken, suites=SUITES)
+    with pytest.raises(ContractError) as inspected:
+        inspect(broken, suites=SUITES)
+    assert str(inspected.value) == str(validated.value)
 
 
 def test_limits_of_the_source_are_rules(plant: Telemetry) -> None:

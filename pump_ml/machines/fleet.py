@@ -11,7 +11,7 @@ from pump_ml.machines.policy import Policy
 TRAINED = ("trained", "published before")
 NO_FAILURES, TOO_FEW, FAILED = "no failures", "too few readings", "failed"
 BATCH_S = 150.0
-"""Estimated seconds of work that make a batch. A task of Airflow costs about 11 s of CPU before it trains: a process,
+"""Estimated seconds of work that make a batch. A task of Airflow costs about 14 s of CPU before it trains: a process,
 imports, the network's first step; so it stays under a tenth."""
 METRICS = {
     "gru": ("mae", "rmse", "r2", "skill_over_persistence"),
@@ -23,11 +23,11 @@ METRICS = {
 def _forecast_s(rows: int, policy: Policy) -> float:
     learnt = policy.forecast
     windows = min((1.0 - learnt.test - learnt.validation) * rows, learnt.windows)
-    return 2.0 + 0.0003 * learnt.epochs * windows + 0.00001 * rows
+    return 2.5 + 0.0003 * learnt.epochs * windows + 0.00001 * rows
 
 
 def _alarm_s(rows: int, policy: Policy) -> float:
-    return 0.2 + 0.00006 * rows * policy.alarm.rounds / 150.0
+    return 0.7 + 0.00006 * rows * policy.alarm.rounds / 150.0
 
 
 COSTS: Mapping[str, Callable[[int, Policy], float]] = {"gru": _forecast_s, "xgb": _alarm_s}

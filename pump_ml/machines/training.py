@@ -2,8 +2,9 @@
 
 import logging
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -21,14 +22,18 @@ from pump_ml.machines.policy import Policy, load_policy
 from pump_ml.machines.preparation import Prepared, prepare
 from pump_ml.machines.publishing import TrainedModel
 from pump_ml.machines.records import StoredModel
-from pump_ml.schema import ASSET, TIME
+from pump_ml.schema import ASSET, TIME, Telemetry
 from pump_ml.settings import Settings
 from pump_ml.sources import Source
 from pump_ml.sources.plant import Plant, load_plant
 from pump_ml.sources.sql import SqlSource
+from pump_ml.validation import inspect
 
 Period = tuple[datetime | None, datetime | None]
 """Start and end of the readings, ``start <= time < end``, with zone; None leaves a side open."""
+
+UNTAKEN = re.compile(r"[^\w\-. ]")
+"""What MLflow does not take in the name of a parameter."""
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +47,8 @@ class Outcome:
         kind: ``gru`` or ``xgb``.
         outcome: ``trained``, ``published before`` by an earlier try with the same run key, or ``no failures``.
         reason: why it is, or is not, the champion; or why there is no model.
+        broken_rules: id of each rule of the plant's suite that rows broke, and how many did; empty where an earlier try
+            published.
         model: what was published; None where there is no model.
     """
 
@@ -49,6 +56,7 @@ class Outcome:
     kind: str
     outcome: str
     reason: str
+    broken_rules: Mapping[str, int] = field(default_factory=dict)
     model: StoredModel | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -58,6 +66,7 @@ class Outcome:
             "kind": self.kind,
             "outcome": self.outcome,
             "reason": self.reason,
+            "broken_rules": dict(self.broken_rules),
         }
         if self.model is not None:
             told |= {
@@ -116,6 +125,7 @@ class ModelFactory:
 
         Raises:
             SourceError: the machine, a column or the period is not there.
+            ContractError: the readings break the contract of the plant's suite.
             ConfigurationError: the run key is another model's.
             DataError: the readings do not suffice.
         """
@@ -125,19 +135,20 @@ class ModelFactory:
                     f"run key {self.run_key!r} is of the model {found.kind} of machine {found.machine!r}; expected a "
                     "key of its own for each machine and kind"
                 )
-            return Outcome(self.machine, self.kind, "published before", found.reason, found)
-        fetched = self.source.fetch(*self.period).readings
-        readings = fetched[fetched[ASSET] == self.machine]
+            return Outcome(self.machine, self.kind, "published before", found.reason, model=found)
+        fetched = self.source.fetch(*self.period)
+        readings = fetched.readings[fetched.readings[ASSET] == self.machine]
         if readings.empty:
-            known = ", ".join(sorted(fetched[ASSET].dropna().unique())[:20])
+            known = ", ".join(sorted(fetched.readings[ASSET].dropna().unique())[:20])
             raise SourceError(f"the source has no reading of machine {self.machine!r}; it has: {known or 'none'}")
+        broken = self._broken_rules(replace(fetched, readings=readings))
         prepared = prepare(readings, self.plant.ranges, self.policy.preparation)
         log.info("%s %s: %s", self.machine, self.kind, _told(prepared))
         learn = catalog.load("kind of machine model", catalog.MACHINE_MODELS, self.kind)
         try:
             learnt = learn(prepared, self.policy, self.plant.limits, seed=self.seed, watch=watch)
         except NoFailuresError as error:
-            return Outcome(self.machine, self.kind, "no failures", str(error))
+            return Outcome(self.machine, self.kind, "no failures", str(error), broken)
         files = learnt.files(
             {
                 "machine": self.machine,
@@ -159,7 +170,7 @@ class ModelFactory:
                 data_start=_time(readings[TIME].min()),
                 data_end=_time(readings[TIME].max()),
                 metrics={name: value if math.isfinite(value) else None for name, value in learnt.metrics.items()},
-                parameters=self._parameters(prepared),
+                parameters=self._parameters(prepared, broken),
                 files=files,
                 may_lead=may_lead,
                 reason=reason,
@@ -167,14 +178,27 @@ class ModelFactory:
             better,
             self.settings,
         )
-        return Outcome(self.machine, self.kind, "trained", stored.reason, stored)
+        return Outcome(self.machine, self.kind, "trained", stored.reason, broken, stored)
 
-    def _parameters(self, prepared: Prepared) -> dict[str, Any]:
-        """What MLflow shows: the policy of this kind, the seed, and what preparation found."""
+    def _broken_rules(self, telemetry: Telemetry) -> dict[str, int]:
+        """Rows that broke a rule, by its id: of the plant's suite, and of the sensors that the machine has."""
+        there = {name for name in self.plant.ranges if name in telemetry.readings}
+        there = {name for name in there if telemetry.readings[name].notna().any()}
+        ranges = {name: side for name, side in self.plant.ranges.items() if name in there}
+        sensors = tuple(each for each in telemetry.sensors if each.name in there)
+        report = inspect(
+            replace(telemetry, suite=self.plant.suite, sensors=sensors, labels=(), origin={"limits": ranges}),
+            suites=self.settings.suites,
+        )
+        return {rule["id"]: int(rule["failing"]) for rule in report["rules"] if rule["failing"]}
+
+    def _parameters(self, prepared: Prepared, broken: Mapping[str, int]) -> dict[str, Any]:
+        """What MLflow shows: the policy of this kind, the seed, and what validation and preparation found."""
         policy = self.policy.forecast if self.kind == "gru" else self.policy.alarm
         found = {name: value for name, value in prepared.report.items() if isinstance(value, int)}
         cells = {name: sum(value.values()) for name, value in prepared.report.items() if isinstance(value, dict)}
         counted = {f"preparation.{name}": value for name, value in {**found, **cells}.items()}
+        counted |= {f"validation.{UNTAKEN.sub('_', rule)[:200]}": rows for rule, rows in broken.items()}
         return {**policy.model_dump(mode="json"), "seed": self.seed, "plant": self.plant.name, **counted}
 
 

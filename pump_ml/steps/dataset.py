@@ -113,7 +113,8 @@ def validate(raw: str) -> Json:
 
     settings = Settings.load()
     telemetry = snapshots.load(settings.data, "raw", raw).telemetry
-    rules = [*sorted(settings.suites.glob("*.json")), PACKAGE / "validation.py", PACKAGE / "expectation_types.py"]
+    code = [PACKAGE / name for name in ("suites.py", "validation.py", "expectation_types.py")]
+    rules = [*sorted(settings.suites.glob("*.json")), *code]
     key = f"{raw}-{hashlib.sha256(b''.join(path.read_bytes() for path in rules)).hexdigest()[:8]}"
     docs, folder = settings.docs / key, settings.data / "quarantine" / key
     with tempfile.TemporaryDirectory() as built:

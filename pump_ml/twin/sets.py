@@ -22,7 +22,7 @@ from pump_ml.twin.set_readings import DIRTY, SENSORS, Dirt, measured, soil
 __all__ = ["MotorPumpSet", "fleet", "history", "simulate"]
 
 ENGINE_ONLY = ("Fuel_T", "Cool_T", "Fuel_L", "Fuel_Con", "Exaust")
-MOST_SETS, MOST_DAYS = 999, 400.0
+MOST_SETS, MOST_DAYS = 9999, 400.0
 
 
 def fleet(machines: int, seed: int) -> tuple[MotorPumpSet, ...]:
@@ -31,7 +31,7 @@ def fleet(machines: int, seed: int) -> tuple[MotorPumpSet, ...]:
     Every third is electric, every seventh reports its pressures through the analogue inputs.
 
     Args:
-        machines: how many, 1 to 999.
+        machines: how many, 1 to 9999.
         seed: 0 or more.
 
     Raises:
