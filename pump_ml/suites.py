@@ -28,12 +28,12 @@ def read(name: str, folder: Path) -> tuple[dict[str, Any], list[Rule]]:
         try:
             suite = json.loads((folder / f"{each}.json").read_text(encoding="utf-8"))
             metas.append(suite.get("meta", {}))
-            rules.append(suite["expectations"])
-        except (ValueError, KeyError, AttributeError) as error:
+            rules.append(list(suite["expectations"]))
+            names += [other for other in metas[-1].get("includes", []) if other not in names]
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ConfigurationError(
                 f"suite {folder / each}.json: {error!r}; expected JSON with name, meta and expectations"
             ) from error
-        names += [other for other in metas[-1].get("includes", []) if other not in names]
     return metas[0], [rule for part in reversed(rules) for rule in part]
 
 

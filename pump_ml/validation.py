@@ -16,7 +16,7 @@ import pandas as pd
 
 from pump_ml import suites as rulebook
 from pump_ml.data_docs import make_self_contained
-from pump_ml.errors import ConfigurationError, ContractError
+from pump_ml.errors import ConfigurationError, ContractError, UnknownNameError
 from pump_ml.schema import TIME, Telemetry
 from pump_ml.suites import Rule
 
@@ -82,38 +82,71 @@ def validate(telemetry: Telemetry, *, suites: Path, docs: Path | None = None) ->
     return Validation(good, quarantined, report, docs / "index.html" if docs else None)
 
 
-def inspect(telemetry: Telemetry, *, suites: Path) -> dict[str, Any]:
+def inspect(telemetry: Telemetry, *, suites: Path, without: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Hold readings against their suite where their reader takes single cells for missing: no row is taken away.
+
+    So a rule of severity "warning" costs nothing here, neither a row nor, where it can point at none, the contract.
 
     Args:
         telemetry: as `validate` takes it.
         suites: folder of the suites. ``max_quarantined_share`` of a suite does not count here.
+        without: columns that these readings do not have; rules about them are left out.
 
     Returns:
         JSON: suite, rows, and rules as in the report of `Validation`.
 
     Raises:
         ConfigurationError: the suite or one of its rules cannot be used.
-        ContractError: a rule of the contract is broken.
+        ContractError: a rule of the contract is broken, or a check failed itself.
     """
-    _, rules, results = _held(telemetry, suites, "SUMMARY")
+    _, rules, results = _held(telemetry, suites, "SUMMARY", without=without)
     outcomes = [_outcome(rule, results.get(rule["meta"]["id"])) for rule in rules]
     report = {"suite": telemetry.suite, "rows": len(telemetry.readings), "rules": outcomes}
-    if complaints := _complaints(rules, outcomes, results):
+    if complaints := _complaints(rules, outcomes, results, rowless=False):
         raise ContractError(_broken(telemetry, complaints), report=report)
     return report
+
+
+def check(telemetry: Telemetry, *, suites: Path) -> None:
+    """Find out whether a suite can be used for such readings, without looking at any.
+
+    Raises:
+        ConfigurationError: the suite is not there, or one of its rules cannot be used or names an unknown column.
+    """
+    _, rules = _rules(telemetry, suites)
+    _expectations(telemetry.suite, rules)
+    for rule in rules:
+        for column in sorted(rulebook.columns(rule) - set(telemetry.readings)):
+            raise UnknownNameError(
+                f"column of rule {rule['meta']['id']!r} of suite {telemetry.suite!r}",
+                column,
+                list(map(str, telemetry.readings)),
+            )
 
 
 def _broken(telemetry: Telemetry, complaints: list[str]) -> str:
     return "\n".join([f"the readings break the contract of suite {telemetry.suite!r}:", *complaints])
 
 
+def _rules(
+    telemetry: Telemetry, suites: Path, without: frozenset[str] = frozenset()
+) -> tuple[dict[str, Any], list[Rule]]:
+    """Meta of the suite, and its rules and those of sensors and labels; none about the columns that are not there."""
+    meta, rules = rulebook.read(telemetry.suite, suites)
+    rules = [*rules, *rulebook.of_sensors(telemetry), *rulebook.of_labels(telemetry)]
+    return meta, rulebook.complete([rule for rule in rules if not rulebook.columns(rule) & without])
+
+
 def _held(
-    telemetry: Telemetry, suites: Path, result_format: str, docs: Path | None = None
+    telemetry: Telemetry,
+    suites: Path,
+    result_format: str,
+    docs: Path | None = None,
+    *,
+    without: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Any], list[Rule], dict[str, Any]]:
     """Meta of the suite, all rules, and by its id the result of each that there was something to look at for."""
-    meta, rules = rulebook.read(telemetry.suite, suites)
-    rules = rulebook.complete([*rules, *rulebook.of_sensors(telemetry), *rulebook.of_labels(telemetry)])
+    meta, rules = _rules(telemetry, suites, without)
     view = _view(telemetry.readings)
     # Where a column or every row is missing, the rule that says so says it once; the others have nothing to look at.
     there = set(view.columns) if len(view) else set()
@@ -146,7 +179,6 @@ def _run(suite: str, rules: list[Rule], view: pd.DataFrame, result_format: str, 
     """Result of each rule by its id, as GX gives it; Data Docs into `docs`."""
     gx = _great_expectations()
     from great_expectations.data_context.types import base
-    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
     sites = {}
     if docs:
@@ -160,12 +192,6 @@ def _run(suite: str, rules: list[Rule], view: pd.DataFrame, result_format: str, 
         analytics_enabled=False,
     )
     context = gx.get_context(mode="ephemeral", project_config=config)
-    try:  # one by one, since a suite only logs the ones that it cannot use and goes on without them
-        expectations = [
-            ExpectationConfiguration(**rule, description=_description(rule)).to_domain_obj() for rule in rules
-        ]
-    except Exception as error:  # GX and pydantic raise many kinds for an unknown type or a wrong argument
-        raise ConfigurationError(f"suite {suite!r}: Great Expectations does not accept a rule: {error}") from error
     batch = (
         context.data_sources.add_pandas("readings")
         .add_dataframe_asset(suite)
@@ -175,7 +201,7 @@ def _run(suite: str, rules: list[Rule], view: pd.DataFrame, result_format: str, 
         gx.ValidationDefinition(
             name=suite,
             data=batch,
-            suite=context.suites.add(gx.ExpectationSuite(name=suite, expectations=expectations)),
+            suite=context.suites.add(gx.ExpectationSuite(name=suite, expectations=_expectations(suite, rules))),
         )
     )
     outcome = definition.run(
@@ -185,7 +211,23 @@ def _run(suite: str, rules: list[Rule], view: pd.DataFrame, result_format: str, 
     if docs:
         context.build_data_docs()
         make_self_contained(docs)
+    context.data_sources.delete("readings")  # GX keeps the last context, and the copy of the readings with it
     return {result.expectation_config.meta["id"]: result for result in outcome.results}
+
+
+def _expectations(suite: str, rules: list[Rule]) -> list[Any]:
+    """The rules as GX has them, one by one, since a suite only logs the ones that it cannot use and goes on without.
+
+    Raises:
+        ConfigurationError: a rule cannot be used.
+    """
+    _great_expectations()
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    try:
+        return [ExpectationConfiguration(**rule, description=_description(rule)).to_domain_obj() for rule in rules]
+    except Exception as error:  # GX and pydantic raise many kinds for an unknown type or a wrong argument
+        raise ConfigurationError(f"suite {suite!r}: Great Expectations does not accept a rule: {error}") from error
 
 
 def _great_expectations() -> Any:
@@ -258,10 +300,13 @@ def _failing_rows(result: Any) -> list[int]:
     return result["result"].get("unexpected_index_list") or []
 
 
-def _complaints(rules: list[Rule], outcomes: list[dict[str, Any]], results: dict[str, Any]) -> list[str]:
+def _complaints(
+    rules: list[Rule], outcomes: list[dict[str, Any]], results: dict[str, Any], *, rowless: bool = True
+) -> list[str]:
     """One line for each rule of the contract that failed; if there is none, for each that was not checked.
 
-    A rule that cannot point at rows is of the contract whatever its severity, and so is one whose check failed itself.
+    A rule whose check failed itself is of the contract whatever its severity, and where `rowless` so is one that cannot
+    point at rows.
     The latter is left out where another rule has named the column already: text among numbers fails every other check.
     """
     plain, crashed, unchecked, named = [], [], [], set()
@@ -275,7 +320,7 @@ def _complaints(rules: list[Rule], outcomes: list[dict[str, Any]], results: dict
             unchecked.append(line)
         elif _crash(result):
             crashed.append((line, rulebook.columns(rule)))
-        elif outcome["severity"] == "critical" or not result["result"].get("partial_unexpected_index_list"):
+        elif outcome["severity"] == "critical" or (rowless and not _failing_rows(result)):
             plain.append(line)
             named |= rulebook.columns(rule)
     return plain + [line for line, columns in crashed if not columns & named] or unchecked

@@ -44,6 +44,7 @@ DIFFERENT = {
     "MLFLOW_PUBLIC_URL": "what browsers call it",
     "MLFLOW_SERVER_ALLOWED_HOSTS": "what callers call it",
     "S3_ENDPOINT": "in addresses.env",
+    "PUMP_ML_EXPECTATIONS": "suites of a deployment want a ConfigMap of their own, mounted by the values",
     "PUMP_ML_TARGETS_FILE": "thresholds of a deployment want a ConfigMap of its own, mounted by the values",
 }
 

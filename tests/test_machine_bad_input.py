@@ -13,7 +13,15 @@ import pytest
 
 from pump_ml import steps
 from pump_ml.connections import connect
-from pump_ml.errors import ContractError, DataError, SourceError, TooFewReadingsError, UnknownNameError
+from pump_ml.errors import (
+    ConfigurationError,
+    ContractError,
+    DataError,
+    FleetError,
+    SourceError,
+    TooFewReadingsError,
+    UnknownNameError,
+)
 from pump_ml.machines.policy import Policy, load_policy
 from pump_ml.machines.training import ModelFactory, Outcome
 from pump_ml.registry import connect as connect_mlflow
@@ -162,25 +170,95 @@ def test_the_outcome_and_the_run_tell_how_many_rows_broke_which_rule(frame: pd.D
     assert parameters["validation.Oil_P-limits"] == "7"
 
 
+def own_rule(folder: Path, **rule: object) -> None:
+    """The shipped suites and another rule of `telemetry`, in a folder."""
+    shutil.copytree(CHECKOUT / "expectations", folder)
+    suite = json.loads((folder / "telemetry.json").read_text())
+    suite["expectations"].append(rule)
+    (folder / "telemetry.json").write_text(json.dumps(suite))
+
+
+@pytest.fixture
+def median(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets what the median of a sensor must be, in suites of the plant's own."""
+
+    def asked(sensor: str, low: float, high: float, severity: str) -> None:
+        own_rule(
+            tmp_path / "suites",
+            type="expect_column_median_to_be_between",
+            kwargs={"column": sensor, "min_value": low, "max_value": high},
+            severity=severity,
+            meta={"id": f"{sensor}-usual", "reason": "Half of it is the voltage of another plant."},
+        )
+        monkeypatch.setenv("PUMP_ML_EXPECTATIONS", str(tmp_path / "suites"))
+
+    return asked
+
+
 def test_a_rule_of_the_plants_contract_keeps_a_machine_from_being_trained_and_says_why(
-    frame: pd.DataFrame, fill: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frame: pd.DataFrame, fill: Table, median: Callable[..., None]
 ) -> None:
-    own = tmp_path / "suites"
-    shutil.copytree(CHECKOUT / "expectations", own)
-    suite = json.loads((own / "telemetry.json").read_text())
-    suite["expectations"].append(
-        {
-            "type": "expect_column_median_to_be_between",
-            "kwargs": {"column": "Bat_V", "min_value": 20, "max_value": 32},
-            "severity": "critical",
-            "meta": {"id": "battery-of-24-volts", "reason": "Half of it is the voltage of another plant."},
-        }
-    )
-    (own / "telemetry.json").write_text(json.dumps(suite))
-    monkeypatch.setenv("PUMP_ML_EXPECTATIONS", str(own))
+    median("Bat_V", 20, 32, "critical")
     fill(frame.assign(Bat_V=frame["Bat_V"] / 2))
-    with pytest.raises(ContractError, match=r"battery-of-24-volts: 1[0-9]\.\d+.*Half of it is the voltage"):
+    with pytest.raises(ContractError, match=r"Bat_V-usual: 1[0-9]\.\d+.*Half of it is the voltage"):
         train("xgb")
+
+
+def test_a_broken_contract_fails_the_machine_alone(
+    frame: pd.DataFrame, fill: Table, median: Callable[..., None]
+) -> None:
+    median("Bat_V", 20, 32, "critical")
+    day = frame[frame["timestamp"] < START + pd.Timedelta(days=1)]
+    fill(day)
+    fill(day.assign(motor_pump="MP-X", Bat_V=day["Bat_V"] / 2))
+    steps.plan_machines("contract", kinds=["xgb"])
+    with pytest.raises(FleetError, match=r"(?s)1 of 2 failed, the others were trained: MP-X.*Bat_V-usual"):
+        steps.train_batch("contract", 0)
+    assert {each["machine"]: each["outcome"] for each in steps.read_outcomes("contract")} == {
+        MACHINE.name: "no failures",
+        "MP-X": "failed",
+    }
+
+
+def test_a_rule_about_the_whole_table_counts_where_it_is_not_of_the_contract(
+    frame: pd.DataFrame, fill: Table, median: Callable[..., None]
+) -> None:
+    median("Bat_V", 20, 32, "warning")
+    day = frame[frame["timestamp"] < START + pd.Timedelta(days=1)]
+    fill(day.assign(Bat_V=day["Bat_V"] / 2))
+    assert train("xgb").broken_rules["Bat_V-usual"] == len(day)
+
+
+def test_a_rule_about_a_sensor_that_the_machine_does_not_have_is_left_out(
+    frame: pd.DataFrame, fill: Table, median: Callable[..., None]
+) -> None:
+    median("Cool_T", 20, 100, "critical")
+    fill(frame[frame["timestamp"] < START + pd.Timedelta(days=1)].assign(Cool_T=np.nan))
+    assert not any("Cool_T" in rule for rule in train("xgb").broken_rules)
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({"type": "expect_column_medain_to_be_between", "kwargs": {"column": "Bat_V"}}, "expect_column_medain"),
+        ({"type": "expect_column_values_to_be_unique", "kwargs": {"column": "Bat_U"}}, "Bat_U.*Did you mean 'Bat_V'"),
+    ],
+    ids=["unknown type", "unknown column"],
+)
+def test_a_suite_that_cannot_be_used_fails_the_plan(
+    frame: pd.DataFrame,
+    fill: Table,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rule: dict[str, object],
+    told: str,
+) -> None:
+    fill(frame.head(100))
+    own_rule(tmp_path / "suites", **rule, severity="critical", meta={"id": "own", "reason": "A typing error."})
+    monkeypatch.setenv("PUMP_ML_EXPECTATIONS", str(tmp_path / "suites"))
+    with pytest.raises(ConfigurationError, match=told):
+        steps.plan_machines("misspelt")
+    assert not (Settings.load().data / "machines").exists()
 
 
 def test_a_plant_whose_suite_is_not_there_is_refused_before_any_machine_is_trained(
@@ -191,3 +269,4 @@ def test_a_plant_whose_suite_is_not_there_is_refused_before_any_machine_is_train
     (tmp_path / "plant.yaml").write_text(f"{shipped}suite: telemetri\n")
     with pytest.raises(UnknownNameError, match="telemetri"):
         steps.plan_machines("misspelt", plant=str(tmp_path / "plant.yaml"))
+    assert not (Settings.load().data / "machines").exists()

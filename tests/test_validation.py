@@ -1,3 +1,4 @@
+import gc
 import json
 import logging
 import shutil
@@ -214,13 +215,28 @@ def test_an_inspection_counts_what_validation_takes_away(plant: Telemetry) -> No
     assert counted["oil_pressure_bar-given"] == len(readings)
 
 
-def test_an_inspection_finds_a_broken_contract_as_validation_does(plant: Telemetry) -> None:
-    broken = replace(plant, readings=plant.readings.assign(oil_pressure_bar="2,5"))
+@pytest.mark.parametrize(
+    "damage",
+    [lambda readings: readings.assign(oil_pressure_bar="2,5"), lambda readings: readings.drop(columns="run_id")],
+    ids=["text", "no run"],
+)
+def test_an_inspection_finds_a_broken_contract_as_validation_does(plant: Telemetry, damage: Damage) -> None:
+    broken = replace(plant, readings=damage(plant.readings))
     with pytest.raises(ContractError) as validated:
         validate(broken, suites=SUITES)
     with pytest.raises(ContractError) as inspected:
         inspect(broken, suites=SUITES)
     assert str(inspected.value) == str(validated.value)
+
+
+def test_no_copy_of_the_readings_stays_in_memory(plant: Telemetry) -> None:
+    def tables() -> int:
+        gc.collect()
+        return sum(isinstance(each, pd.DataFrame) and len(each) == len(plant.readings) for each in gc.get_objects())
+
+    before = tables()
+    inspect(plant, suites=SUITES)
+    assert tables() == before
 
 
 def test_limits_of_the_source_are_rules(plant: Telemetry) -> None:

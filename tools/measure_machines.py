@@ -29,7 +29,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from pump_ml.machines.policy import load_policy
+from pump_ml.machines.policy import Forecast, load_policy
 
 RATIO, GROWTH = 1.3, 1.25
 """Most that Airflow's wall time may be over the shell's, and the last quarter's memory over the first's."""
@@ -130,10 +130,10 @@ def _sample(pid: int, found: Watched, done: threading.Event) -> None:
 def measure(folder: Path, machines: int, days: float, learnt: dict[str, int]) -> bool:
     """Print the figures; whether they keep to the bounds."""
     telemetry = f"sqlite:///{folder / 'telemetry.db'}"
+    policy = load_policy()
+    forecast = Forecast.model_validate({**policy.forecast.model_dump(), **learnt})
     fleet = ["--machines", str(machines), "--days", str(days), "--skip-present"]
     run(["machines", "simulate", *fleet], folder / "simulated", telemetry, train=False)
-    policy = load_policy()
-    forecast = policy.forecast.model_copy(update=learnt)
     file = folder / "policy.yaml"
     file.write_text(policy.model_copy(update={"forecast": forecast}).model_dump_json())  # JSON is YAML
     moment = f"{time.time():.0f}"

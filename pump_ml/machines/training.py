@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ import pandas as pd
 from pump_ml import catalog
 from pump_ml.artifacts import SAFE, Kind, safe_name
 from pump_ml.errors import ConfigurationError, SourceError, UnknownNameError
-from pump_ml.machines import contest, publishing
+from pump_ml.machines import contest, inspection, publishing
 from pump_ml.machines.alarm import NoFailuresError
 from pump_ml.machines.answering import Forecaster, Warner, from_files
 from pump_ml.machines.kinds import Watch
@@ -22,18 +21,14 @@ from pump_ml.machines.policy import Policy, load_policy
 from pump_ml.machines.preparation import Prepared, prepare
 from pump_ml.machines.publishing import TrainedModel
 from pump_ml.machines.records import StoredModel
-from pump_ml.schema import ASSET, TIME, Telemetry
+from pump_ml.schema import ASSET, TIME
 from pump_ml.settings import Settings
 from pump_ml.sources import Source
 from pump_ml.sources.plant import Plant, load_plant
 from pump_ml.sources.sql import SqlSource
-from pump_ml.validation import inspect
 
 Period = tuple[datetime | None, datetime | None]
 """Start and end of the readings, ``start <= time < end``, with zone; None leaves a side open."""
-
-UNTAKEN = re.compile(r"[^\w\-. ]")
-"""What MLflow does not take in the name of a parameter."""
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +136,8 @@ class ModelFactory:
         if readings.empty:
             known = ", ".join(sorted(fetched.readings[ASSET].dropna().unique())[:20])
             raise SourceError(f"the source has no reading of machine {self.machine!r}; it has: {known or 'none'}")
-        broken = self._broken_rules(replace(fetched, readings=readings))
+        broken = inspection.broken_rules(replace(fetched, readings=readings), self.plant, self.settings.suites)
+        log.info("%s %s: rules broken, and by how many rows: %s", self.machine, self.kind, broken or "none")
         prepared = prepare(readings, self.plant.ranges, self.policy.preparation)
         log.info("%s %s: %s", self.machine, self.kind, _told(prepared))
         learn = catalog.load("kind of machine model", catalog.MACHINE_MODELS, self.kind)
@@ -180,25 +176,13 @@ class ModelFactory:
         )
         return Outcome(self.machine, self.kind, "trained", stored.reason, broken, stored)
 
-    def _broken_rules(self, telemetry: Telemetry) -> dict[str, int]:
-        """Rows that broke a rule, by its id: of the plant's suite, and of the sensors that the machine has."""
-        there = {name for name in self.plant.ranges if name in telemetry.readings}
-        there = {name for name in there if telemetry.readings[name].notna().any()}
-        ranges = {name: side for name, side in self.plant.ranges.items() if name in there}
-        sensors = tuple(each for each in telemetry.sensors if each.name in there)
-        report = inspect(
-            replace(telemetry, suite=self.plant.suite, sensors=sensors, labels=(), origin={"limits": ranges}),
-            suites=self.settings.suites,
-        )
-        return {rule["id"]: int(rule["failing"]) for rule in report["rules"] if rule["failing"]}
-
     def _parameters(self, prepared: Prepared, broken: Mapping[str, int]) -> dict[str, Any]:
         """What MLflow shows: the policy of this kind, the seed, and what validation and preparation found."""
         policy = self.policy.forecast if self.kind == "gru" else self.policy.alarm
         found = {name: value for name, value in prepared.report.items() if isinstance(value, int)}
         cells = {name: sum(value.values()) for name, value in prepared.report.items() if isinstance(value, dict)}
         counted = {f"preparation.{name}": value for name, value in {**found, **cells}.items()}
-        counted |= {f"validation.{UNTAKEN.sub('_', rule)[:200]}": rows for rule, rows in broken.items()}
+        counted |= inspection.parameters(broken)
         return {**policy.model_dump(mode="json"), "seed": self.seed, "plant": self.plant.name, **counted}
 
 

@@ -294,15 +294,15 @@ def _train(settled: Mapping[str, Any], machine: str, kind: str, url: str | None,
 
 def _settled(run_key: str, asked: Mapping[str, Any], url: str | None) -> Json:
     """The plan: what was asked for, and what only the first try may look up."""
-    from pump_ml import suites
     from pump_ml.machines import fleet
+    from pump_ml.machines.inspection import check_suite
     from pump_ml.machines.policy import load_policy
     from pump_ml.sources import sql
     from pump_ml.sources.plant import load_plant
 
     start, end = _period(asked["start"], asked["end"], asked["days"])
     policy, plant = load_policy(asked["policy"]), load_plant(asked["plant"])
-    suites.read(plant.suite, Settings.load().suites)  # one that cannot be used fails the run, not each machine
+    check_suite(plant, Settings.load().suites)  # one that cannot be used fails the run, not each machine
     rows = sql.counts(url, plant, machines=asked["machines"] or None, start=start, end=end)
     if not (rows or asked["machines"]):
         sides = f"from {start or 'its first'} to {end or 'its last'}"
