@@ -4,8 +4,8 @@ import json
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -134,12 +134,13 @@ def fit_forecast(
     cut = int(cuts(runs, policy)[0])
     in_training = np.zeros(len(prepared), dtype=np.bool_)
     in_training[:cut] = runs[:cut]
-    prepared = _without_holes(prepared, in_training, formula)
-    parts = divide(prepared, runs, policy)
+    sensors = _whole(prepared, in_training, formula)
+    parts = divide(prepared, runs, policy, sensors)
     columns = {name: prepared.column(name) for name in formula.sensors}
     health = HealthScore.fit({name: each[in_training] for name, each in columns.items()}, formula)
-    scaler = _scaled(prepared.values, in_training)
-    table = feature_table(prepared.values, scaler, health.of(columns))
+    places = [prepared.sensors.index(name) for name in sensors]
+    scaler = _scaled(prepared.values, places, in_training)
+    table = _feature_table(prepared.values, places, scaler, health.of(columns))
 
     length, horizon = policy.sequence_length, policy.horizon
     windows, asked = create_sequences(table, length, horizon=horizon)
@@ -161,24 +162,24 @@ def fit_forecast(
     ridge = now + _ridge(windows, thinned, change["train"])
     metrics = _judge(asked[thinned.test].astype(np.float64), found, now, ridge)
     test_from = float(prepared.seconds[parts.test[0]])
-    return ForecastModel(*_saved(network), scaler, health, prepared.sensors, spread, policy, metrics, test_from)
+    return ForecastModel(*_saved(network), scaler, health, sensors, spread, policy, metrics, test_from)
 
 
-def feature_table(values: Array, scaler: MinMaxScaler, score: Array) -> NDArray[np.float32]:
-    """What the network sees: the sensors from 0 to 1 and the score, ``(rows, sensors + 1)``."""
-    table = np.empty((len(values), values.shape[1] + 1), dtype=np.float32)
+def _feature_table(values: Array, places: list[int], scaler: MinMaxScaler, score: Array) -> NDArray[np.float32]:
+    """What the network sees: some columns from 0 to 1 and the score, ``(rows, columns + 1)``."""
+    table = np.empty((len(values), len(places) + 1), dtype=np.float32)
     table[:, -1] = score
-    for at in range(0, len(values), ROWS):
-        table[at : at + ROWS, :-1] = scaler.transform(values[at : at + ROWS])
+    for part, piece in _pieces(values):
+        table[part, :-1] = scaler.transform(piece[:, places])
     return table
 
 
-def _scaled(values: Array, chosen: NDArray[np.bool_]) -> MinMaxScaler:
-    """A scaler fitted on the chosen rows, a part of them at a time."""
+def _scaled(values: Array, places: list[int], chosen: NDArray[np.bool_]) -> MinMaxScaler:
+    """A scaler of some columns, fitted on the chosen rows."""
     scaler = MinMaxScaler()
-    places = np.flatnonzero(chosen)
-    for at in range(0, len(places), ROWS):
-        scaler.partial_fit(values[places[at : at + ROWS]])
+    for part, piece in _pieces(values):
+        if chosen[part].any():
+            scaler.partial_fit(piece[chosen[part]][:, places])
     return scaler
 
 
@@ -190,16 +191,19 @@ def cuts(runs: NDArray[np.bool_], policy: Forecast) -> NDArray[np.int64]:
     return found
 
 
-def divide(prepared: Prepared, runs: NDArray[np.bool_], policy: Forecast) -> Parts:
+def divide(prepared: Prepared, runs: NDArray[np.bool_], policy: Forecast, sensors: Sequence[str]) -> Parts:
     """The windows of the earliest, the later and the latest readings, a gap between each two parts.
 
-    The gap is a window and its horizon: so nothing that the
-    one part looks at or is asked for is near to what the other does.
+    The gap is a window and its horizon: so nothing that the one part looks at or is asked for is near to what the other
+    does. A window has whole readings of `sensors`.
 
     Raises:
         DataError: a part has no windows.
     """
-    usable = runs & np.isfinite(prepared.values).all(axis=1)
+    places = [prepared.sensors.index(name) for name in sensors]
+    usable = runs.copy()
+    for piece, values in _pieces(prepared.values):
+        usable[piece] &= np.isfinite(values[:, places]).all(axis=1)
     span = policy.sequence_length + policy.horizon
     starts = unbroken(prepared.stretch, usable, policy.sequence_length, policy.horizon)
     first, second = cuts(runs, policy).tolist()
@@ -211,7 +215,7 @@ def divide(prepared: Prepared, runs: NDArray[np.bool_], policy: Forecast) -> Par
     for name, part in vars(parts).items():
         if not len(part):
             worst = (
-                prepared.sensors[int(np.isnan(prepared.values[runs]).sum(axis=0).argmax())] if runs.any() else "none"
+                sensors[int(np.isnan(prepared.values[runs][:, places]).sum(axis=0).argmax())] if runs.any() else "none"
             )
             raise TooFewReadingsError(
                 f"the {name} part has no window: {int(usable.sum())} of {len(prepared)} readings are whole and of a "
@@ -222,17 +226,21 @@ def divide(prepared: Prepared, runs: NDArray[np.bool_], policy: Forecast) -> Par
     return parts
 
 
-def _without_holes(prepared: Prepared, in_training: NDArray[np.bool_], formula: Health) -> Prepared:
-    """Without the sensors that are missing too often in the training part; those of the health score have to stay."""
-    there = (
-        np.isfinite(prepared.values[in_training]).mean(axis=0) if in_training.any() else np.ones(len(prepared.sensors))
-    )
-    learnt = [name not in NOT_SENSORS and share >= WHOLE for name, share in zip(prepared.sensors, there, strict=True)]
-    kept = [place for place, name in enumerate(prepared.sensors) if learnt[place] or name in formula.sensors]
-    left = {n: round(float(s), 4) for n, s in zip(prepared.sensors, there, strict=True) if n not in NOT_SENSORS}
-    names = tuple(prepared.sensors[place] for place in kept)
-    report = prepared.report | {"left_out": {n: share for n, share in left.items() if n not in names}}
-    return replace(prepared, values=prepared.values[:, kept], sensors=names, report=report)
+def _whole(prepared: Prepared, in_training: NDArray[np.bool_], formula: Health) -> tuple[str, ...]:
+    """The sensors but for those that are missing too often in the training part; the health score's have to stay."""
+    there, rows = np.zeros(len(prepared.sensors)), max(int(in_training.sum()), 1)
+    for part, values in _pieces(prepared.values):
+        there += np.isfinite(values[in_training[part]]).sum(axis=0)
+    enough = {name for name, count in zip(prepared.sensors, there, strict=True) if count >= WHOLE * rows}
+    learnt = (enough - set(NOT_SENSORS)) | set(formula.sensors)
+    return tuple(name for name in prepared.sensors if name in learnt)
+
+
+def _pieces(values: Array) -> Iterator[tuple[slice, Array]]:
+    """A table some rows at a time, with where they are: what is made of a piece stays small."""
+    for at in range(0, len(values), ROWS):
+        part = slice(at, at + ROWS)
+        yield part, values[part]
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras ships no types

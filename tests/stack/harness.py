@@ -121,6 +121,15 @@ class Stack:
         """Id of the service's (first) container."""
         return self.compose("ps", "--all", "--quiet", service).stdout.split()[0]
 
+    @contextmanager
+    def without(self, service: str, by: str = "stop") -> Iterator[None]:
+        """A service is stopped, or paused (`by` "pause"), as long as this lasts."""
+        self.compose(by, service)
+        try:
+            yield
+        finally:
+            self.compose({"stop": "start", "pause": "unpause"}[by], service)
+
     def address(self, name: str) -> str:
         """``http://127.0.0.1:PORT`` of ``airflow``, ``mlflow`` or ``s3``."""
         return f"http://127.0.0.1:{self.ports[name]}"

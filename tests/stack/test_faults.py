@@ -50,15 +50,6 @@ def kill_task(stack: Stack) -> None:
 
 
 @contextmanager
-def paused(stack: Stack, service: str) -> Iterator[None]:
-    stack.compose("pause", service)
-    try:
-        yield
-    finally:
-        stack.compose("unpause", service)
-
-
-@contextmanager
 def cut_off(stack: Stack, service: str) -> Iterator[None]:
     """Off the network that the services share."""
     container, network = stack.container(service), f"{stack.project}_inside"
@@ -131,7 +122,7 @@ FAULTS = [
     *map(killed, ("postgres", "s3", "mlflow", "airflow-apiserver")),
     killed("airflow-scheduler", tries=2),  # whose container runs the tasks
     Fault("kill -9 of the task's process", kill_task, tries=2),
-    Fault("s3 paused for 30 s", for_a_while(lambda stack: paused(stack, "s3"))),
+    Fault("s3 paused for 30 s", for_a_while(lambda stack: stack.without("s3", by="pause"))),
     Fault("s3 full for 20 s", for_a_while(full, 20), mark="QuotaExceeded"),
     Fault("network of mlflow cut for 30 s", for_a_while(lambda stack: cut_off(stack, "mlflow"))),
     Fault("whole stack stopped and started", stop_and_start, SERVICES),

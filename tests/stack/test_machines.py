@@ -9,8 +9,6 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,15 +162,6 @@ def test_a_version_leads_if_it_was_promoted_and_only_then(stack: Stack, fleet: F
         assert (aliases.get("champion") == version) == (promoted == "t")
 
 
-@contextmanager
-def stopped(stack: Stack, service: str) -> Iterator[None]:
-    stack.compose("stop", service)
-    try:
-        yield
-    finally:
-        stack.compose("start", service)
-
-
 @pytest.mark.skipif(bool(ASKED), reason="PUMP_ML_TEST_FLEET asks for the scores of a fleet")
 @pytest.mark.parametrize("service", ["s3", "postgres"])
 def test_a_fleet_gets_over_a_store_that_is_away_for_half_a_minute(
@@ -184,7 +173,7 @@ def test_a_fleet_gets_over_a_store_that_is_away_for_half_a_minute(
     assert begun, stack.tasks("machines", run)
     with stack.airflow() as api:
         assert any(task.task == "train" and task.state == "running" for task in api.tasks("machines", run))
-    with stopped(stack, service):
+    with stack.without(service):
         time.sleep(OUTAGE_S)
     state = stack.follow("machines", run, SECONDS)
     with stack.airflow() as api:
