@@ -1,5 +1,6 @@
 """One machine's telemetry becomes a published model that answers, or a clear outcome; its test part teaches nothing."""
 
+import gc
 import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -155,6 +156,21 @@ def test_a_million_readings_are_learnt_from_in_less_than_twice_their_memory(prep
     finally:
         tracemalloc.stop()
     assert values.nbytes + peak < 2.0 * values.nbytes
+
+
+def test_readings_that_a_forecast_learnt_from_do_not_stay_in_memory(prepared: Prepared) -> None:
+    policy = load_policy()
+    few = policy.forecast.model_copy(update={"epochs": 1, "windows": 100})
+    forecast.fit_forecast(prepared, few, policy.health, seed=3)  # what a first training makes for all later ones
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            forecast.fit_forecast(prepared, few, policy.health, seed=3)
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 0.5 * prepared.values.nbytes
 
 
 def test_too_short_a_period_names_the_part_that_has_no_window(readings: pd.DataFrame) -> None:
@@ -404,7 +420,7 @@ def test_a_champion_that_cannot_be_used_any_more_is_replaced(table: Settings, re
     assert made.model is not None
     answerer = contest.load(made.model, table)
     gone = replace(made.model, files={**made.model.files, "booster": replace(made.model.files["about"])})
-    promoted, reason = contest.better(answerer, gone, readings, 0.0, table)
+    promoted, reason = contest.better(lambda: answerer, gone, readings, 0.0, table)
     assert promoted
     assert "the champion cannot be used any more" in reason
 

@@ -1,5 +1,7 @@
 """A machine's new model against its champion: both on the same period, which the new one did not learn from."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
@@ -54,13 +56,13 @@ def measure(model: Forecaster | Warner, readings: pd.DataFrame, since: float) ->
 
 
 def better(
-    challenger: Forecaster | Warner,
+    challenger: Callable[[], Forecaster | Warner],
     champion: StoredModel | None,
     readings: pd.DataFrame,
     since: float,
     settings: Settings,
 ) -> tuple[bool, str]:
-    """Whether a challenger takes the champion's place, and why.
+    """Whether a challenger, which is only made where there is a champion, takes its place, and why.
 
     A champion whose files cannot be used any more is replaced. Where neither can be measured, since nothing happened,
     the champion stays.
@@ -72,9 +74,10 @@ def better(
         theirs = measure(standing, readings, since)
     except (ModelFileError, DataError, ValueError, TypeError, KeyError) as error:  # also one of an older version
         return True, f"the champion cannot be used any more: {type(error).__name__}: {error}"
-    if _question(standing) != _question(challenger):
+    new = challenger()
+    if _question(standing) != _question(new):
         return True, "the champion answers another question: its horizon, lead or definition of a trip is another"
-    name, ours = MEASURE[champion.kind], measure(challenger, readings, since)
+    name, ours = MEASURE[champion.kind], measure(new, readings, since)
     told = f"{name} {ours:.3f} against {theirs:.3f} of the champion of {champion.created_at:%Y-%m-%d %H:%M:%S}"
     if ours > theirs or (np.isfinite(ours) and np.isnan(theirs)):
         return True, f"better than the champion: {told}"

@@ -269,6 +269,11 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras ships no ty
         if self.rng is not None:
             self.order = self.rng.permutation(len(self.starts))
 
+    def release(self) -> None:
+        """Let go of the readings: TensorFlow keeps each generator that a network learnt from as long as the process."""
+        self.windows, self.answers = self.windows[:0].copy(), self.answers[:0].copy()
+        self.starts, self.order = self.starts[:0].copy(), self.order[:0].copy()
+
 
 @lru_cache(maxsize=4)
 def _network(length: int, features: int) -> Any:
@@ -323,7 +328,11 @@ def _learn(network: Any, train: _Batches, validation: _Batches, policy: Forecast
     ]
     if watch is not None:
         callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=_told(watch, policy.epochs)))
-    network.fit(train, validation_data=validation, epochs=policy.epochs, callbacks=callbacks, verbose=0)
+    try:
+        network.fit(train, validation_data=validation, epochs=policy.epochs, callbacks=callbacks, verbose=0)
+    finally:
+        train.release()
+        validation.release()
 
 
 def _told(watch: Watch, epochs: int) -> Callable[[int, Mapping[str, float]], None]:

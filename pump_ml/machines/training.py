@@ -156,7 +156,9 @@ class ModelFactory:
         may_lead, reason = learnt.gate()
 
         def better(champion: StoredModel | None) -> tuple[bool, str]:
-            return contest.better(_answerer(self.kind, files), champion, readings, learnt.test_from, self.settings)
+            return contest.better(
+                lambda: _answerer(self.kind, files), champion, readings, learnt.test_from, self.settings
+            )
 
         stored = publishing.publish(
             TrainedModel(
